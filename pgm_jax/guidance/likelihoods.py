@@ -1,0 +1,140 @@
+"""Guidance by a measurement: exact, moment matching, DPS and DDS.
+
+What each is worth on a Gaussian prior, where the exact posterior is known, is printed by `pgm verify`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pgm_jax.core import safe_divide, squared_norm
+from pgm_jax.guidance.makers import correct, likelihood_gradient
+
+
+def _adjoint(function, x, v):
+    """Returns `J^H v`, J the derivative of `function` at x; v a pytree like its value."""
+    _, vjp = jax.vjp(function, x)
+    return jnp.conj(vjp(jax.tree.map(jnp.conj, v))[0])
+
+
+def exact(prior, likelihood):
+    """Makes the exact guidance of an exact prior: every sampler converges to the exact posterior.
+
+    `ln g(x_t, sigma) = ln p(y | x_t)` is the difference of two log potentials, the posterior's and the
+    prior's; its gradient, its derivative in sigma and the true gain go to `process.tilt`, which is exact for
+    Normal and Student-t noise alike (foundations 2.7.6). Where alpha is 0 the state tells nothing, and the
+    prior's estimate is kept.
+
+    Args:
+        prior: an exact prior of `pgm_jax.priors`, the one that made the denoiser.
+        likelihood: `GaussianLikelihood`, linear.
+
+    Returns:
+        A guidance.
+    """
+    posterior = prior.posterior(likelihood.operator, likelihood.y, likelihood.noise_std)
+
+    def gradient(key, process, evaluation, t, state, pullback, covariance):
+        x_t = evaluation.x_t
+        t = jnp.asarray(t, jnp.finfo(x_t.dtype).dtype)
+
+        def log_g(x, u):
+            return posterior.log_potential(process, x, u) - prior.log_potential(process, x, u)
+
+        slope, dt = jax.grad(log_g, argnums=(0, 1))(x_t, t)
+        grad = jnp.conj(slope)
+        one = jnp.ones_like(t)
+        alpha, d_alpha = jax.jvp(process.alpha, (t,), (one,))
+        _, d_ratio = jax.jvp(lambda u: safe_divide(process.sigma(u), process.alpha(u)), (t,), (one,))
+        # From d/dt to d/dsigma at fixed x_t and alpha.
+        along = safe_divide(d_alpha, alpha) * jnp.sum(jnp.real(jnp.conj(grad) * x_t))
+        dsigma = safe_divide(dt + along, d_ratio * alpha)
+        gain = prior.noise_variance(process, x_t, t)
+        return (grad, dsigma, gain), state
+
+    return likelihood_gradient(gradient)
+
+
+def moment_matching(likelihood, *, rtol=1e-5, max_steps=100, probes=4):
+    """Makes moment matching (Rozet et al. 2024; Boys et al. 2024): the default for linear operators.
+
+    `x0 + C A^H (A C A^H + noise)^-1 (y - A x0)` with `C = Cov[x0 | x_t]` from the denoiser's own Jacobian:
+    sigma^2 J^T / alpha for Normal noise, where it is exact for a Gaussian prior; for Student-t noise less a
+    rank-one term, see `StudentT.covariance`, with a bias that `pgm verify` prints.
+
+    Args:
+        likelihood: linear Gaussian likelihood, or a sum of them.
+        rtol: relative tolerance of conjugate gradients in data space.
+        max_steps: largest number of their steps; each costs one pullback of the network.
+        probes: probes for the trace that Student-t noise needs.
+
+    Returns:
+        A guidance.
+    """
+
+    def gradient(key, process, evaluation, t, state, pullback, covariance):
+        x0 = evaluation.estimate.x0
+        cov = covariance()
+        weights = likelihood.solve(likelihood.residual(x0), cov, rtol=rtol, max_steps=max_steps)
+        towards = _adjoint(likelihood.residual, x0, jax.tree.map(jnp.negative, weights))
+        # As a gradient, so that x0 moves by C A^H weights whatever the law: gain grad / alpha.
+        alpha, gain = process.alpha(t), process.sigma(t) ** 2
+        return (safe_divide(alpha, gain) * cov(towards), 0.0, gain), state
+
+    return likelihood_gradient(gradient, probes=probes)
+
+
+def dps(likelihood, weight=1.0, *, normalise=True):
+    """Makes diffusion posterior sampling (Chung et al. 2023, Algorithm 1), per sample.
+
+    `grad = -weight d|y - A x0(x_t)| / dx_t` as published, or `weight d ln p(y | x0(x_t)) / dx_t` with
+    `normalise=False`. The gain is sigma^2, so the clean image moves by `sigma^2 grad / alpha`. Biased: its
+    spread depends on the weight, and no weight is calibrated.
+
+    Args:
+        likelihood: any likelihood with a residual (normalised) or a gradient.
+        weight: step, zeta of the paper.
+        normalise: divide by the norm of the residual, as published.
+
+    Returns:
+        A guidance.
+    """
+
+    def gradient(key, process, evaluation, t, state, pullback, covariance):
+        x0 = evaluation.estimate.x0
+        if normalise:
+            residual = likelihood.residual(x0)
+            norm = jnp.sqrt(sum(squared_norm(part) for part in jax.tree.leaves(residual)))
+            slope = _adjoint(likelihood.residual, x0, jax.tree.map(lambda r: -safe_divide(r, norm), residual))
+        else:
+            slope = likelihood.grad(x0)
+        return (weight * pullback(slope), 0.0, process.sigma(t) ** 2), state
+
+    return likelihood_gradient(gradient)
+
+
+def dds(likelihood, gamma=None, steps=5, *, keep_noise=True):
+    """Makes decomposed diffusion sampling (Chung, Lee and Ye 2024; review Eq. 29 and 30, corrected).
+
+    The clean image takes a few conjugate gradient steps towards
+    `argmin_v |v - x0|^2 / 2 - gamma ln p(y | v)`, no network derivative needed; valid for every noise law.
+
+    Args:
+        likelihood: any likelihood with a proximal map.
+        gamma: the variance of the clean image around x0: a number, or a function `(process, t) -> variance`.
+            By default `r^2 = sigma^2 / (sigma^2 + alpha^2)`, the posterior variance of unit-variance data.
+        steps: conjugate gradient steps at each evaluation.
+        keep_noise: True (DDS) keeps the noise of the uncorrected image; False keeps the state.
+
+    Returns:
+        A guidance.
+    """
+
+    def update(key, process, x0, t, state):
+        if gamma is None:
+            alpha, sigma = process.alpha(t), process.sigma(t)
+            variance = sigma**2 / (sigma**2 + alpha**2)
+        else:
+            variance = gamma(process, t) if callable(gamma) else gamma
+        return likelihood.prox(x0, variance, steps), state
+
+    return correct(update, keep_noise=keep_noise)
