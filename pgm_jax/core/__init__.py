@@ -1,5 +1,6 @@
 """The contracts that every room shares, and the few helpers that they need."""
 
+from pgm_jax.core import checkpoint as checkpoint
 from pgm_jax.core.arrays import (
     inner as inner,
     namespace as namespace,

@@ -18,7 +18,7 @@ _MARKER = "_FILES.json"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, incomplete, damaged or of another structure; the message names what and where."""
+    """A checkpoint is missing, incomplete, damaged or of another structure; the message says which."""
 
 
 def save(path, state, meta=None, *, step: int = 0, overwrite: bool = False, keep: int | None = None) -> None:
@@ -45,12 +45,11 @@ def save(path, state, meta=None, *, step: int = 0, overwrite: bool = False, keep
     root, folder = _directory(path), _directory(path) / str(step)
     if (folder / _MARKER).exists() and not overwrite:
         raise CheckpointError(f"{folder} exists; save another step, or pass overwrite=True")
-    leaves = _leaves(state)
-    _savable(leaves)
+    leaves = _savable(_leaves(state))
     record = {"meta": meta, "arrays": {name: _describe(leaf) for name, leaf in leaves.items()}}
     record = json.loads(json.dumps(record))
     # orbax refuses arrays without elements; their record is enough to make them again.
-    stored = {name: jnp.asarray(leaf) for name, leaf in leaves.items() if leaf.size}
+    stored = {name: leaf for name, leaf in leaves.items() if leaf.size}
     ocp.save_checkpointables(folder, {"state": stored}, overwrite=True, custom_metadata=record)
     if jax.process_index() == 0:
         (folder / _MARKER).write_text(json.dumps(_checksums(folder)))
@@ -66,7 +65,7 @@ def restore(path, abstract, step: int | None = None):
 
     Args:
         path: directory given to `save`.
-        abstract: pytree of arrays or of `jax.ShapeDtypeStruct`, the result of `jax.eval_shape` for one. A leaf
+        abstract: pytree of arrays or of `jax.ShapeDtypeStruct`, such as `jax.eval_shape` returns. A leaf
             without a sharding is put on this process's first device.
         step: step to read; by default the latest complete one.
 
@@ -81,14 +80,9 @@ def restore(path, abstract, step: int | None = None):
 
     folder = _verified(path, step)
     record = _record(folder)
-    wanted = _leaves(abstract)
+    wanted = _leaves(jax.tree.map(_abstract, abstract))
     _same_arrays(folder, record["arrays"], wanted)
-    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or local)
-        for name, leaf in wanted.items()
-    }
-    stored = {name: target for name, target in targets.items() if target.size}
+    stored = {name: leaf for name, leaf in wanted.items() if leaf.size}
     try:
         values = ocp.load_checkpointables(folder, {"state": stored})["state"]
     except Exception as error:
@@ -96,9 +90,9 @@ def restore(path, abstract, step: int | None = None):
         cause = error
         while cause.__cause__ or cause.__context__:
             cause = cause.__cause__ or cause.__context__
-        raise CheckpointError(f"{folder} cannot be read: {str(cause).splitlines()[0][:300]}") from error
-    empty = {name: jnp.zeros(t.shape, t.dtype, device=t.sharding) for name, t in targets.items() if not t.size}
-    values = {**values, **empty}
+        raise CheckpointError(f"{folder} cannot be read: {repr(cause)[:300]}") from error
+    empty = {name: leaf for name, leaf in wanted.items() if not leaf.size}
+    values |= {name: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding) for name, leaf in empty.items()}
     return jax.tree.unflatten(jax.tree.structure(abstract), [values[name] for name in wanted]), record["meta"]
 
 
@@ -155,8 +149,16 @@ def _leaves(tree):
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/") or "array": leaf for path, leaf in pairs}
     if len(leaves) < len(pairs):
-        raise ValueError("two leaves of the state have the same path: a key holds '/', or 1 and '1' are both keys")
+        raise ValueError(
+            "two leaves have the same path: a key of the state holds '/', or 1 and '1' are both keys"
+        )
     return leaves
+
+
+def _abstract(leaf):
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    dtype = leaf.dtype if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) else jnp.asarray(leaf).dtype
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
 
 def _savable(leaves):
@@ -167,25 +169,25 @@ def _savable(leaves):
             raise TypeError(f"{name} is a {type(leaf).__name__}, not an array; put plain values in meta")
         if jax.process_count() > 1 and getattr(leaf, "is_fully_addressable", True):
             raise ValueError(
-                f"{name} is local to one process; make it inside a jitted function with out_shardings over the mesh"
+                f"{name} is local to one process; make it under jit with out_shardings over the mesh"
             )
+    # NumPy's float64 and int64 become what JAX makes of them.
+    return {name: leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def _describe(leaf):
-    # NumPy's float64 and int64 become what JAX makes of them.
-    dtype = leaf.dtype if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) else jnp.asarray(leaf).dtype
-    return [list(leaf.shape), str(dtype)]
+    return [list(leaf.shape), str(leaf.dtype)]
 
 
 def _same_arrays(folder, saved, wanted):
     for name in sorted(saved.keys() ^ wanted.keys()):
-        raise CheckpointError(f"{folder} {'lacks' if name in wanted else 'has, and the given state lacks,'} {name!r}")
+        verb = "lacks" if name in wanted else "has, and the given state lacks,"
+        raise CheckpointError(f"{folder} {verb} {name!r}")
     for name, leaf in wanted.items():
         if saved[name] != _describe(leaf):
             (shape, dtype), (new_shape, new_dtype) = saved[name], _describe(leaf)
-            raise CheckpointError(
-                f"{folder}: {name!r} is {dtype}{shape} in the checkpoint and {new_dtype}{new_shape} in the given state"
-            )
+            here = f"{new_dtype}{new_shape} in the given state"
+            raise CheckpointError(f"{folder}: {name!r} is {dtype}{shape} in the checkpoint and {here}")
 
 
 def _complete(path, step):
@@ -194,7 +196,8 @@ def _complete(path, step):
         raise CheckpointError(f"{_directory(path)} holds no complete checkpoint")
     folder = _directory(path) / str(found[-1] if step is None else step)
     if step is not None and step not in found:
-        begun = folder.exists() or any(_directory(path).glob(f"{step}.*"))
+        root = _directory(path)
+        begun = root.exists() and any(f.name.split(".")[0] == str(step) for f in root.iterdir())
         what = "is incomplete: its save was interrupted" if begun else "does not exist"
         raise CheckpointError(f"{folder} {what}; complete steps: {found or 'none'}")
     return folder
@@ -202,22 +205,24 @@ def _complete(path, step):
 
 def _verified(path, step):
     folder = _complete(path, step)
-    others = [other for other in steps(path) if str(other) != folder.name]
-    found = _checksums(folder)
-    try:
-        written = json.loads((folder / _MARKER).read_text())
-    except ValueError:
-        written = {_MARKER: None}
-    for name in sorted(written.keys() | found.keys()):
-        if found.get(name) != written.get(name, found.get(name)) or name == _MARKER:
-            what = "missing" if name not in found and name != _MARKER else "damaged"
+    found, written = _checksums(folder), _json(folder / _MARKER)
+    for name, checksum in written.items():
+        if found.get(name) != checksum:
+            others = [other for other in steps(path) if str(other) != folder.name]
+            what = "damaged" if name in found else "missing"
             raise CheckpointError(f"{folder / name} is {what}; other complete steps: {others or 'none'}")
     return folder
 
 
 def _checksums(folder):
-    names = {str(f.relative_to(folder)): f for f in folder.rglob("*") if not f.is_dir() and f.name != _MARKER}
+    names = {str(file.relative_to(folder)): file for file in _files(folder) if file.name != _MARKER}
     return {name: [file.stat().length, _crc(file)] for name, file in sorted(names.items())}
+
+
+def _files(folder):
+    # epath has no recursive glob on purpose: it would be slow on a bucket.
+    for entry in folder.iterdir():
+        yield from _files(entry) if entry.is_dir() else (entry,)
 
 
 def _crc(file):
@@ -229,7 +234,14 @@ def _crc(file):
 
 
 def _record(folder):
-    return json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+    return _json(folder / "_CHECKPOINT_METADATA")["custom_metadata"]
+
+
+def _json(file):
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is missing or damaged") from error
 
 
 def _wait(name):

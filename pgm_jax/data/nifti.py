@@ -51,7 +51,9 @@ def read_nifti(path, *, name: str | None = None, units: str = "a.u.") -> Volume:
     if array.ndim > 3:
         array = array.reshape(array.shape[:3] + tuple(n for n in array.shape[3:] if n != 1))
     if array.ndim != 3:
-        raise DataError(f"{path}: has {array.ndim} axes {array.shape}, not 3: split it into single volumes first")
+        raise DataError(
+            f"{path}: has {array.ndim} axes {array.shape}, not 3: split it into single volumes first"
+        )
     array, spacing, affine = canonical(checked(array, path), affine, path)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     return Volume(array[..., None], spacing, affine, units, stem if name is None else name)

@@ -32,7 +32,7 @@ def read_npy(path, *, name: str | None = None, units: str = "a.u.") -> Volume:
         held = dict(content) if path.suffix.lower() == ".npz" else {"image": content}
     except Exception as error:  # damaged files raise whatever their parser trips over
         raise DataError(
-            f"{path}: not a readable NPY or NPZ file ({type(error).__name__}): save it again with numpy.save, "
+            f"{path}: not a readable NPY or NPZ file ({type(error).__name__}): save it again with numpy.save "
             f"without pickled objects"
         ) from None
     arrays = [key for key in held if key not in ("spacing", "units")]
@@ -50,7 +50,8 @@ def read_npy(path, *, name: str | None = None, units: str = "a.u.") -> Volume:
 
 
 def _spacing(values, path) -> tuple[float, float, float]:
-    if values.shape != (3,) or values.dtype.kind not in "uif" or not np.isfinite(values).all() or values.min() <= 0:
+    numbers = values.shape == (3,) and values.dtype.kind in "uif"
+    if not numbers or not np.isfinite(values).all() or values.min() <= 0:
         raise DataError(f"{path}: its spacing must be three positive numbers, (z, y, x) in mm")
     z, y, x = (float(value) for value in values)
     return z, y, x

@@ -52,7 +52,8 @@ def checked(array, source) -> np.ndarray:
     """
     array = np.asarray(array)
     if array.size == 0 or array.dtype.kind not in "buifc":
-        raise DataError(f"{source}: holds no numeric pixels (shape {array.shape}, {array.dtype}): save a numeric array")
+        held = f"shape {array.shape}, {array.dtype}"
+        raise DataError(f"{source}: holds no numeric pixels ({held}): save a numeric array")
     with np.errstate(over="ignore", invalid="ignore"):
         array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
@@ -99,9 +100,13 @@ def canonical(array, affine, source) -> tuple[np.ndarray, tuple[float, float, fl
     affine = np.asarray(affine, np.float64)
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or steps.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / steps)) < 1e-3:
-        raise DataError(f"{source}: its voxel sizes or directions are damaged: export it again from the original")
+        raise DataError(f"{source}: its voxel sizes or directions are damaged: export it again")
     cosines = affine[:3, :3] / steps
-    order = max(permutations(range(3)), key=lambda axes: sum(abs(cosines[2 - n, axis]) for n, axis in enumerate(axes)))
+
+    def alignment(axes):
+        return sum(abs(cosines[2 - n, axis]) for n, axis in enumerate(axes))
+
+    order = max(permutations(range(3)), key=alignment)
     reordered = np.eye(4)
     reordered[:3, 3] = affine[:3, 3]
     flips = []

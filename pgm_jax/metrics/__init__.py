@@ -1,0 +1,4 @@
+"""Image and distribution metrics."""
+
+from pgm_jax.metrics.distribution import coverage as coverage, energy_distance as energy_distance
+from pgm_jax.metrics.image import nrmse as nrmse, psnr as psnr, ssim as ssim

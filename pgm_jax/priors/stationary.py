@@ -1,0 +1,265 @@
+"""The stationary Gaussian prior: diagonal in the Fourier basis, exact at any image size."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from pgm_jax.core import safe_divide
+from pgm_jax.operators import Hartley
+from pgm_jax.priors.base import Prior, one_number, working_dtype
+from pgm_jax.priors.dense import HIGHEST
+from pgm_jax.priors.diagonal import DiagonalGaussianPrior
+from pgm_jax.priors.linear_posterior import LinearPosterior
+from pgm_jax.priors.spectrum import RadialSpectrum, fit_spectrum
+from pgm_jax.processes.normal import unit_normal
+
+# Decades around the mean energy, then around the best candidate, in which the noise variance is looked for.
+_SCANS = ((-10.0, 1.0), (-0.46, 0.46))
+_SCAN_NODES = 25
+# Relative size of a residual that counts as rounding when a gram operator is tested for circulance.
+_CIRCULANT = 1e-4
+
+
+class StationaryGaussianPrior(Prior):
+    """A periodic stationary Gaussian image `mean + F^H sqrt(P) F z`, z unit white noise, F the ortho FFT.
+
+    `power` P is the eigenvalue of the covariance of the real components at each frequency: white noise of
+    standard deviation s per real component has P = s^2 everywhere, real or complex. So P = E|X_k|^2 for a
+    real image and E|X_k|^2 / 2, the variance per real component of X_k, for a complex one. Channels are
+    independent. A denoiser is one Wiener filter, averaged over the noise law before it is applied.
+
+    Attributes:
+        mean: a number, one number a channel (channel,), or an image.
+        power: real array of the image's shape (h, w, channel) or (d, h, w, channel), in FFT order (DC first),
+            equal at k and -k for real images; intensity squared.
+        dtype: dtype of the image, static; decides whether it is complex. None: the dtype of power.
+    """
+
+    mean: Any
+    power: Any
+    dtype: Any = struct.field(pytree_node=False, default=None)
+
+    @classmethod
+    def fit(cls, images, spacing, unit="") -> RadialSpectrum:
+        """Estimates a radial power spectrum from images; `.at(shape, spacing)` of it gives the prior.
+
+        Args:
+            images: array (n, h, w, channel) or (n, d, h, w, channel), or a list of images of any sizes.
+            spacing: voxel size in mm: a number, one an axis, or a list of them, one an image.
+            unit: unit of the intensities, such as "HU"; recorded.
+
+        Returns:
+            `RadialSpectrum`; see `fit_spectrum`.
+
+        Raises:
+            ValueError: see `fit_spectrum`.
+        """
+        return fit_spectrum(images, spacing, unit)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether images are complex."""
+        return self.dtype is not None and jnp.issubdtype(self.dtype, jnp.complexfloating)
+
+    @property
+    def image_dtype(self):
+        """The dtype of an image."""
+        return jnp.dtype(self.dtype) if self.dtype is not None else jnp.asarray(self.power).dtype
+
+    @property
+    def mean_image(self):
+        """The mean, of the image's shape."""
+        mean, shape = jnp.asarray(self.mean, self.image_dtype), self.power.shape
+        if mean.ndim <= 1:
+            mean = jnp.reshape(mean, (1,) * (len(shape) - 1) + (-1,))
+        return jnp.broadcast_to(mean, shape)
+
+    def filter(self, x, gain):
+        """Applies the Fourier multiplier `F^H gain F`.
+
+        Args:
+            x: image.
+            gain: real array over the frequencies that `half` keeps.
+
+        Returns:
+            Image of the shape of x.
+        """
+        return self._inverse(gain * self._transform(x))
+
+    def half(self, spectrum):
+        """Keeps the frequencies that a real FFT returns: the half w // 2 + 1 of the last spatial axis.
+
+        Args:
+            spectrum: real array of the image's shape, equal at k and -k.
+
+        Returns:
+            Array (..., w // 2 + 1, channel), or the whole spectrum for complex images.
+        """
+        return spectrum if self.is_complex else spectrum[..., : spectrum.shape[-2] // 2 + 1, :]
+
+    def observe(self, x, alpha):
+        """See `Prior.observe`: Wiener gain `alpha P / (alpha^2 P + variance)` at each frequency.
+
+        Args:
+            x: state of the image's shape.
+            alpha: scale of the clean image, a scalar.
+
+        Returns:
+            `(given, combine, offset)`; one FFT each way, the evidence is a sum over frequencies.
+
+        Raises:
+            ValueError: for voxel-wise alpha or sigma, or if x does not match the prior.
+        """
+        self._check(x)
+        one_number("alpha", alpha, "StationaryGaussianPrior")
+        mean, dtype = self.mean_image, working_dtype(x)
+        power = self.half(jnp.asarray(self.power, dtype))
+        signal = alpha**2 * power
+        spectrum = self._transform(x - alpha * mean)
+        energy = jnp.abs(spectrum) ** 2 / (2 if self.is_complex else 1)
+        count = jnp.ravel(jnp.broadcast_to(self._multiplicity(dtype), signal.shape))
+        # A product, not a sum: XLA's CPU reductions would compute the logarithms one by one.
+        weighted = lambda terms: jnp.dot(jnp.ravel(terms), count, precision=HIGHEST)
+        nearby = self._likely_variance(energy, signal, weighted)
+        level = signal + nearby
+        inverse, ratio = 1 / level, energy / level
+
+        def given(variance):
+            one_number("sigma", variance, "StationaryGaussianPrior")
+            total = signal + variance
+            # Relative to a nearby level: in float32 the sum itself is coarser than the evidence it holds.
+            terms = ratio * safe_divide(nearby - variance, total) + jnp.log(total * inverse)
+            log_density = -0.5 * weighted(terms)
+            return log_density, (jnp.ones_like(log_density), safe_divide(alpha * power, total))
+
+        def combine(statistics):
+            share, gain = statistics
+            return share * mean + self._inverse(gain * spectrum)
+
+        log_two_pi = self.power.size * (2 if self.is_complex else 1) * jnp.log(2 * jnp.pi)
+        offset = -0.5 * (weighted(ratio + jnp.log(level)) + log_two_pi)
+        return given, combine, offset
+
+    def sample(self, key):
+        """Draws one image, `mean + F^H sqrt(P) F z`.
+
+        Args:
+            key: PRNG key.
+
+        Returns:
+            Array of the image's shape and dtype.
+        """
+        z = unit_normal(key, self.power.shape, self.image_dtype)
+        return self.mean_image + self.filter(z, self.half(jnp.sqrt(self.power))).astype(z.dtype)
+
+    def covariance(self, x):
+        """Applies the prior covariance `F^H P F`.
+
+        Args:
+            x: image.
+
+        Returns:
+            Image of the shape of x.
+        """
+        return self.filter(x, self.half(self.power))
+
+    def in_hartley(self) -> DiagonalGaussianPrior:
+        """Returns the same prior in Hartley coordinates, where its coefficients are independent.
+
+        Raises:
+            ValueError: for complex images.
+        """
+        if self.is_complex:
+            raise ValueError("Hartley coordinates are for real images: write a complex image in Fourier coordinates.")
+        return DiagonalGaussianPrior(Hartley(self.power.shape)(self.mean_image), self.power)
+
+    def posterior(self, operator, y, noise_std, *, circulant=None, rtol=1e-5, max_steps=200):
+        """Conditions on `y = A x + noise_std n`.
+
+        If `A^H A` is a Fourier multiplier with spectrum g (a single-coil Cartesian mask, a blur, the identity)
+        the posterior is stationary again, for real images with complex data too:
+
+            mean m + F^H [P / (g P + s^2)] F Re A^H (y - A m),   power P s^2 / (g P + s^2).
+
+        Any other operator gives a `LinearPosterior`: mean by CG, exact draws by perturb-and-MAP.
+
+        Args:
+            operator: linear map with an adjoint.
+            y: measurement.
+            noise_std: standard deviation s per real component of y; an array is never circulant.
+            circulant: whether `A^H A` is a Fourier multiplier; None tests it on one image where all values are
+                known, and says no under `jit`: state it there.
+            rtol: relative residual at which CG stops.
+            max_steps: most CG steps.
+
+        Returns:
+            `StationaryGaussianPrior` with an image as mean, or `LinearPosterior`.
+        """
+        if circulant is None:
+            circulant = jnp.ndim(jax.tree.leaves(noise_std)[0]) == 0 and self._is_circulant(operator)
+        if not circulant:
+            return LinearPosterior(self, operator, y, noise_std, rtol, max_steps)
+        mean = self.mean_image
+        gap = jax.tree.map(lambda a, b: a - b, y, operator(mean))
+        total = self._gram_spectrum(operator) * self.power + noise_std**2
+        shift = self.filter(self._real(operator.adjoint(gap)), self.half(safe_divide(self.power, total)))
+        new_power = safe_divide(self.power * noise_std**2, total)
+        return self.replace(mean=(mean + shift).astype(mean.dtype), power=new_power)
+
+    def _check(self, x):
+        if x.shape != self.power.shape or jnp.iscomplexobj(x) != self.is_complex:
+            raise ValueError(
+                f"StationaryGaussianPrior is of {self.power.shape} {self.image_dtype} images, got {x.shape} {x.dtype}: "
+                "build it for this size with fit(...).at(shape, spacing), and say dtype=complex64 for complex images."
+            )
+
+    @property
+    def _axes(self):
+        return tuple(range(len(self.power.shape) - 1))
+
+    def _transform(self, x):
+        transform = jnp.fft.fftn if self.is_complex else jnp.fft.rfftn
+        return transform(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axes=self._axes, norm="ortho")
+
+    def _inverse(self, spectrum):
+        if self.is_complex:
+            return jnp.fft.ifftn(spectrum, axes=self._axes, norm="ortho")
+        return jnp.fft.irfftn(spectrum, s=self.power.shape[:-1], axes=self._axes, norm="ortho")
+
+    def _multiplicity(self, dtype):
+        """Real components that each kept frequency stands for, along the last spatial axis."""
+        width = self.power.shape[-2]
+        k = np.arange(width if self.is_complex else width // 2 + 1)
+        single = (not self.is_complex) & ((k == 0) | (2 * k == width))
+        column = (1,) * len(self._axes[1:]) + (-1, 1)
+        return jnp.asarray(np.where(single, 1.0, 2.0), dtype).reshape(column)
+
+    def _likely_variance(self, energy, signal, weighted):
+        """A noise variance near the evidence's maximum, by two scans; a constant to derivatives."""
+        energy, signal = jax.lax.stop_gradient((energy, signal))
+        evidence = jax.vmap(lambda v: -weighted(energy / (signal + v) + jnp.log(signal + v)))
+        centre = jnp.mean(energy) + jnp.finfo(energy.dtype).tiny
+        for decades in _SCANS:
+            candidates = centre * jnp.logspace(*decades, _SCAN_NODES, dtype=energy.dtype)
+            centre = candidates[jnp.argmax(evidence(candidates))]
+        return centre
+
+    def _real(self, x):
+        return x if self.is_complex else jnp.real(x)
+
+    def _gram_spectrum(self, operator):
+        """Spectrum of `Re A^H A`, read from its response to a point in every channel."""
+        point = jnp.zeros(self.power.shape, self.image_dtype).at[(0,) * len(self._axes)].set(1.0)
+        response = self._real(operator.adjoint(operator(point)))
+        return jnp.maximum(jnp.real(jnp.fft.fftn(response, axes=self._axes)), 0.0).astype(self.power.dtype)
+
+    def _is_circulant(self, operator):
+        probe = jnp.asarray(np.random.default_rng(0).standard_normal(self.power.shape), self.image_dtype)
+        gram = self._real(operator.adjoint(operator(probe)))
+        gap = gram - self.filter(probe, self.half(self._gram_spectrum(operator)))
+        if isinstance(gap, jax.core.Tracer):
+            return False
+        return bool(jnp.linalg.norm(gap.ravel()) <= _CIRCULANT * jnp.linalg.norm(gram.ravel()))
