@@ -21,6 +21,7 @@ _ROOMS = (
     "parallel",
     "priors",
     "processes",
+    "recipes",
     "reconstruction",
     "report",
     "samplers",

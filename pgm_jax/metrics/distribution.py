@@ -25,7 +25,7 @@ def energy_distance(a, b):
     Means run over all pairs, a sample with itself included (the V-statistic), so the result is >= 0 and 0
     only for equal sets; for equal laws it is about (1/n + 1/m) E|a - a'| rather than 0.
 
-    Source: G. J. Szekely and M. L. Rizzo, Energy statistics, J. Stat. Plan. Inference 143 (2013), Eq. 5.
+    Source: G. J. Szekely and M. L. Rizzo, Energy statistics, J. Stat. Plan. Inference 143 (2013).
 
     Args:
         a: samples (n, ...), real or complex.

@@ -5,7 +5,7 @@ mistake, makes the iteration diverge. Once the residual is rounding (10 eps of t
 stays where it is: no 0 / 0, and on a singular but consistent system, such as least squares without a
 regulariser, no growth along the null space.
 
-Source: M. R. Hestenes and E. Stiefel, Methods of conjugate gradients (1952), Eqs. 3:1a to 3:1f.
+Source: M. R. Hestenes and E. Stiefel, Methods of conjugate gradients (1952).
 """
 
 import jax

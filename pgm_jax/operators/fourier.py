@@ -84,7 +84,7 @@ class Hartley(LinearOperator):
     uncentred orthonormal FFT F (several axes share one angle, the sum over axes of 2 pi k n / N). In these
     real coordinates every stationary covariance with a symmetric spectrum is diagonal.
 
-    Source: R. N. Bracewell, Discrete Hartley transform, J. Opt. Soc. Am. 73 (1983), Eqs. 3 and 4.
+    Source: R. N. Bracewell, Discrete Hartley transform, J. Opt. Soc. Am. 73 (1983).
 
     Attributes:
         shape: shape of the real image, such as (height, width, channel).

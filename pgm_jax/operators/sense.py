@@ -18,7 +18,7 @@ class Sense(LinearOperator):
     and ones, and `A^H A` is the identity with a full mask. Unmeasured entries of y are zero.
 
     Source: K. P. Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories,
-    MRM 46 (2001), Eqs. 1 to 5, for Cartesian trajectories.
+    MRM 46 (2001), its signal model on a Cartesian grid.
 
     Attributes:
         maps: sensitivities (coils, height, width), complex, unitless.

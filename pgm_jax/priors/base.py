@@ -1,7 +1,7 @@
 """What every exact prior shares: from one Gaussian conditional to the denoiser of any process.
 
-A prior answers one question: for `x = alpha x0 + sqrt(variance) n`, n Normal, what is the density of x and the
-posterior mean of x0? A noise law that is a Gaussian scale mixture averages the answer over its variance
+A prior answers one question: for `x = alpha x0 + sqrt(variance) n`, n Normal, what is the density of x and
+the posterior mean of x0? A noise law that is a Gaussian scale mixture averages the answer over its variance
 multiplier (`law.marginalise`), so priors never ask which law they meet.
 """
 
@@ -34,7 +34,14 @@ def levels(process, x_t, t):
 
 
 def working_dtype(x):
-    """Returns the real dtype in which densities at `x` are computed: that of x, at least float32."""
+    """Returns the real dtype in which densities are computed: that of x, at least float32.
+
+    Args:
+        x: image.
+
+    Returns:
+        dtype.
+    """
     return jnp.promote_types(jnp.finfo(x.dtype).dtype, jnp.float32)
 
 
@@ -49,10 +56,10 @@ class Prior(struct.PyTreeNode):
             alpha: scale of the clean image, a scalar (or an array where the prior allows it).
 
         Returns:
-            `(given, combine, offset)`: `given(variance) -> (log p(x | variance) - offset, statistics)` and the
-            linear `combine(statistics) -> E[x0 | x]`. Averaging statistics instead of means makes a denoiser
-            cost one transform, however many nodes the law uses; the offset keeps log densities of large images
-            apart in float32.
+            `(given, combine, offset)`: `given(variance) -> (log p(x | variance) - offset, statistics)`, and
+            the linear `combine(statistics) -> E[x0 | x]`. Averaging statistics instead of means makes a
+            denoiser cost one transform, however many nodes the law uses; the offset keeps the log densities of
+            large images apart in float32.
         """
         raise NotImplementedError
 
@@ -96,13 +103,13 @@ class Prior(struct.PyTreeNode):
         return log_density + offset, combine(statistics).astype(x.dtype)
 
     def log_prob(self, x):
-        """Returns the log density of a clean image, a real scalar.
+        """Computes the log density of a clean image.
 
         Args:
             x: clean image.
 
         Returns:
-            log p0(x), normalised, per unit volume of the real components.
+            log p0(x), a real scalar, normalised over the real components.
         """
         dtype = working_dtype(x)
         given, _, offset = self.observe(x, jnp.ones((), dtype))
@@ -214,8 +221,8 @@ def one_number(name, value, prior):
     """
     if jnp.ndim(value):
         raise ValueError(
-            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} (voxel-wise or "
-            "per-coefficient time): use GaussianPrior, MixturePrior (small images) or DiagonalGaussianPrior."
+            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} "
+            "(voxel-wise or per-coefficient time): use GaussianPrior, MixturePrior (small images) or DiagonalGaussianPrior."
         )
     return value
 

@@ -1,7 +1,7 @@
 """Dense linear algebra of small problems, over the real components of images and measurements.
 
-A complex array is its real embedding `[Re; Im]`, so real images with complex operators and complex images with
-improper covariances need no cases.
+A complex array is its real embedding `[Re; Im]`, so real images with complex operators and complex images
+with improper covariances need no cases.
 """
 
 import jax
@@ -160,5 +160,7 @@ def measurement(operator, y, noise_std, shape, is_complex, dtype):
             f"of shape {shape}: is y real where A(x) is complex, or from another operator?"
         )
     # A complex entry has the same variance in both of its components.
-    doubled = jax.tree.map(lambda v, leaf: v + 1j * v if jnp.iscomplexobj(leaf) else v, noise_variances(noise_std, y, dtype), y)
+    doubled = jax.tree.map(
+        lambda v, leaf: v + 1j * v if jnp.iscomplexobj(leaf) else v, noise_variances(noise_std, y, dtype), y
+    )
     return matrix, data, measured(doubled)

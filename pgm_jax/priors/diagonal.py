@@ -1,4 +1,4 @@
-"""The Gaussian prior of independent coefficients: exact for voxel-wise and per-frequency times at any size."""
+"""The Gaussian prior of independent coefficients: exact for per-voxel and per-frequency times at any size."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class DiagonalGaussianPrior(Prior):
     """The Gaussian `N(mean, diag(variance))` in the coordinates of the state itself.
 
     In Hartley coordinates every stationary real image is of this kind (see
-    `StationaryGaussianPrior.in_hartley`), and Fourier diffusion, with one alpha and sigma a frequency, has this
-    exact denoiser.
+    `StationaryGaussianPrior.in_hartley`), and Fourier diffusion, with one alpha and sigma a frequency, has
+    this exact denoiser.
 
     Attributes:
         mean: array of the image's shape, real or complex.
@@ -42,7 +42,7 @@ class DiagonalGaussianPrior(Prior):
         mean = jnp.asarray(self.mean)
         if x.shape != mean.shape or jnp.iscomplexobj(x) != jnp.iscomplexobj(mean):
             raise ValueError(
-                f"DiagonalGaussianPrior: the image is {x.shape} {x.dtype}, but the mean is {mean.shape} {mean.dtype}."
+                f"DiagonalGaussianPrior: the image is {x.shape} {x.dtype}, the mean {mean.shape} {mean.dtype}."
             )
         prior_variance = jnp.broadcast_to(jnp.asarray(self.variance, working_dtype(x)), x.shape)
         residual = x - alpha * mean

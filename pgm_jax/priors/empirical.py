@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from pgm_jax.core import inner, real_size, squared_norm
 from pgm_jax.priors.base import Prior, normal_log_density, one_number, working_dtype
-from pgm_jax.priors.dense import measured, noise_variances
+from pgm_jax.priors.dense import noise_variances
 
 
 class EmpiricalPrior(Prior):
     """Point masses `sum_i w_i delta(x - points_i)`, `EmpiricalPrior(points, weights=None)`.
 
-    Every average is a softmax over the points with log-weights `log w_i + law.log_prob((x - alpha p_i) / sigma)`,
+    Every average is a softmax over the points, log-weights `log w_i + law.log_prob((x - alpha p_i) / sigma)`,
     without quadrature, for any noise law (foundations O6).
 
     Attributes:
@@ -68,7 +68,9 @@ class EmpiricalPrior(Prior):
         Raises:
             ValueError: always.
         """
-        raise ValueError("EmpiricalPrior has no density at sigma = 0: ask log_marginal at a noise level above 0.")
+        raise ValueError(
+            "EmpiricalPrior has no density at sigma = 0: ask log_marginal at a noise level above 0."
+        )
 
     def sample(self, key):
         """Draws one of the points.
@@ -107,7 +109,9 @@ class EmpiricalPrior(Prior):
     def _residuals(self, x, alpha):
         points = jnp.asarray(self.points)
         if x.shape != points.shape[1:]:
-            raise ValueError(f"EmpiricalPrior: the image is {x.shape}, but its points are {points.shape[1:]}.")
+            raise ValueError(
+                f"EmpiricalPrior: the image is {x.shape}, but its points are {points.shape[1:]}."
+            )
         return x[None] - one_number("alpha", alpha, "EmpiricalPrior") * points
 
     def _mean(self, shares):

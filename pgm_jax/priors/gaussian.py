@@ -13,22 +13,36 @@ from pgm_jax.processes.normal import unit_normal
 
 
 def eigensystem(cov):
-    """Returns the eigenvalues (clipped at 0) and eigenvectors of a covariance, batched over leading axes."""
+    """Returns the eigenvalues (clipped at 0) and eigenvectors of a covariance.
+
+    Args:
+        cov: (..., N, N) covariance; leading axes are a batch.
+
+    Returns:
+        `(values, vectors)` of shapes (..., N) and (..., N, N), the vectors in columns.
+    """
     cov = jnp.asarray(cov)
     values, vectors = jnp.linalg.eigh(0.5 * (cov + jnp.swapaxes(cov, -1, -2)))
     return jnp.maximum(values, 0.0), vectors
 
 
 def is_array(value) -> bool:
-    """Tells an array (or tracer) from the placeholders that JAX puts into pytrees."""
+    """Tells an array (or tracer) from the placeholders that JAX puts into pytrees.
+
+    Args:
+        value: leaf of a pytree.
+
+    Returns:
+        Whether it is an array.
+    """
     return isinstance(value, (jax.Array, np.ndarray))
 
 
 class GaussianPrior(Prior):
     """The Gaussian `N(mean, cov)` over small images, `GaussianPrior(mean, cov)`.
 
-    The eigendecomposition of the covariance is computed once, when the prior is built from arrays, and kept as
-    leaves: each noise level costs two matrix-vector products. Voxel-wise times are exact too, by one Cholesky
+    The eigendecomposition of the covariance is computed once, when the prior is built from arrays, and kept
+    as leaves: each noise level costs two matrix-vector products. Voxel-wise times are exact too, by one Cholesky
     factorisation a level.
 
     Attributes:
@@ -118,7 +132,7 @@ class GaussianPrior(Prior):
     def posterior(self, operator, y, noise_std):
         """Conditions on `y = A x + noise_std n` in closed form (reconstruction.md 5.8).
 
-        `K = S A^H (A S A^H + s^2)^-1`, mean `m + K (y - A m)`, covariance `S - K A S` (in Joseph's form), over
+        `K = S A^H (A S A^H + s^2)^-1`, mean `m + K (y - A m)`, covariance `S - K A S` (Joseph's form), over
         real components: real images with complex data need no care.
 
         Args:

@@ -56,7 +56,9 @@ class LinearPosterior(struct.PyTreeNode):
         x = self.prior.sample(key_image)
         leaves, tree = jax.tree.flatten(self.operator(x))
         keys = jax.random.split(key_noise, len(leaves))
-        noise = tree.unflatten([unit_normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
+        noise = tree.unflatten(
+            [unit_normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+        )
         return self.perturbed(x, noise)
 
     def perturbed(self, x, noise):
@@ -92,7 +94,7 @@ class LinearPosterior(struct.PyTreeNode):
     def _back(self, u):
         """`S Re A^H u`: over real components the adjoint of a map from real images takes the real part."""
         image = self.operator.adjoint(u)
-        return self.prior.covariance(image if self.prior.is_complex else jnp.real(image))
+        return self.prior.covariance(self.prior.real_part(image))
 
     def _update(self, x, residual):
         return (x + self.gain(residual)).astype(x.dtype)

@@ -1,9 +1,8 @@
-"""A radial power spectrum with units: fitted once, turned into a stationary prior at any size and voxel size."""
+"""A radial power spectrum with units: fitted once, a stationary prior at any size and voxel size."""
 
 import warnings
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -56,12 +55,15 @@ class RadialSpectrum(struct.PyTreeNode):
         Raises:
             ValueError: if the shape has another number of axes or channels than the fit.
         """
+        # The prior's `fit` makes this table, so one of the two imports waits until it is used.
         from pgm_jax.priors.stationary import StationaryGaussianPrior
 
         channels = self.density.shape[1]
         shape = tuple(shape) if len(shape) == self.dim + 1 else (*shape, channels)
         if len(shape) != self.dim + 1 or shape[-1] != channels:
-            raise ValueError(f"RadialSpectrum of {self.dim} axes and {channels} channels cannot make an image of {shape}.")
+            raise ValueError(
+                f"RadialSpectrum of {self.dim} axes and {channels} channels cannot make an image of {shape}."
+            )
         spacing = per_axis(spacing, self.dim)
         self.check(spacing, like)
         frequency = radial_frequency(shape[:-1], spacing)
@@ -81,13 +83,22 @@ class RadialSpectrum(struct.PyTreeNode):
             spacing: voxel size in mm, a number or one an axis.
             image: image whose intensities are compared, or None.
         """
-        for axis, (size, (low, high)) in enumerate(zip(per_axis(spacing, self.dim), self.spacing, strict=True)):
+        spacing, outside = per_axis(spacing, self.dim), False
+        for axis, (size, (low, high)) in enumerate(zip(spacing, self.spacing, strict=True)):
             if not low * (1 - _SLACK) <= size <= high * (1 + _SLACK):
+                outside = True
                 warnings.warn(
-                    f"The prior was fitted on voxels of {low:g} to {high:g} mm along axis {axis}, not {size:g} mm: "
-                    "frequencies beyond the fitted range are extrapolated.",
+                    f"The prior was fitted on voxels of {low:g} to {high:g} mm along axis {axis}, "
+                    f"not {size:g} mm: its spectrum there is a guess.",
                     stacklevel=3,
                 )
+        corner, last = np.sqrt(sum((0.5 / size) ** 2 for size in spacing)), self.frequency[-1]
+        if not outside and corner > last * (1 + 2 * _SLACK):
+            warnings.warn(
+                f"Frequencies up to {corner:.3g} / mm in the corner of this grid exceed the last fitted one, "
+                f"{last:.3g} / mm: the spectrum is continued as a constant.",
+                stacklevel=3,
+            )
         if image is None:
             return
         low, high = intensity_range([np.asarray(image)])
@@ -122,8 +133,8 @@ def fit_spectrum(images, spacing, unit="") -> RadialSpectrum:
     images = [np.asarray(image) for image in images]
     if not images or len({(image.ndim, image.shape[-1]) for image in images}) != 1 or images[0].ndim < 2:
         raise ValueError(
-            "fit needs images of one number of axes and channels, (n, h, w, channel) or a list of (h, w, channel); "
-            f"got {[image.shape for image in images[:4]]}."
+            "fit needs images of one number of axes and channels, (n, h, w, channel) or a list of "
+            f"(h, w, channel); got {[image.shape for image in images[:4]]}."
         )
     dim = images[0].ndim - 1
     one_each = isinstance(spacing, (list, tuple)) and len(spacing) == len(images) and np.ndim(spacing[0]) > 0
@@ -145,7 +156,10 @@ def fit_spectrum(images, spacing, unit="") -> RadialSpectrum:
 
 def _rings(images, spacings, mean):
     """Returns ring-averaged `(frequency, density)` of all images."""
-    width = 1 / max(n * s for image, sizes in zip(images, spacings, strict=True) for n, s in zip(image.shape, sizes, strict=False))
+    extents = [
+        np.multiply(image.shape[:-1], sizes).max() for image, sizes in zip(images, spacings, strict=True)
+    ]
+    width = 1 / max(extents)
     rings, frequencies, densities = [], [], []
     for image, sizes in zip(images, spacings, strict=True):
         axes = tuple(range(image.ndim - 1))
@@ -179,13 +193,20 @@ def radial_frequency(shape, spacing):
 def per_axis(spacing, dim: int) -> tuple:
     """Returns a voxel size as one number an axis, in mm.
 
+    Args:
+        spacing: one number, or one an axis.
+        dim: number of axes.
+
+    Returns:
+        Tuple of dim floats.
+
     Raises:
         ValueError: for another number of axes, or sizes that are not positive.
     """
-    spacing = tuple(float(s) for s in np.broadcast_to(np.atleast_1d(spacing), (dim,))) if np.size(spacing) in (1, dim) else ()
-    if not spacing or min(spacing) <= 0:
+    sizes = np.ravel(np.asarray(spacing, np.float64))
+    if sizes.size not in (1, dim) or not np.all(sizes > 0):
         raise ValueError(f"spacing needs one positive voxel size in mm, or {dim} of them; got {spacing}.")
-    return spacing
+    return tuple(float(s) for s in np.broadcast_to(sizes, (dim,)))
 
 
 def intensity_range(images) -> tuple:
@@ -197,6 +218,10 @@ def intensity_range(images) -> tuple:
     Returns:
         `(low, high)` floats.
     """
-    parts = [np.concatenate([image.real.ravel(), image.imag.ravel()]) if np.iscomplexobj(image) else image.ravel() for image in images]
-    low, high = np.quantile(np.concatenate(parts), [0.001, 0.999])
+    real = [
+        part.ravel()
+        for image in images
+        for part in ([image.real, image.imag] if np.iscomplexobj(image) else [image])
+    ]
+    low, high = np.quantile(np.concatenate(real), [0.001, 0.999])
     return float(low), float(high)

@@ -10,6 +10,7 @@ from flax import struct
 from pgm_jax.core import safe_divide
 from pgm_jax.operators import Hartley
 from pgm_jax.priors.base import Prior, one_number, working_dtype
+from pgm_jax.priors.circulant import gram_spectrum, is_circulant
 from pgm_jax.priors.dense import HIGHEST
 from pgm_jax.priors.diagonal import DiagonalGaussianPrior
 from pgm_jax.priors.linear_posterior import LinearPosterior
@@ -19,8 +20,6 @@ from pgm_jax.processes.normal import unit_normal
 # Decades around the mean energy, then around the best candidate, in which the noise variance is looked for.
 _SCANS = ((-10.0, 1.0), (-0.46, 0.46))
 _SCAN_NODES = 25
-# Relative size of a residual that counts as rounding when a gram operator is tested for circulance.
-_CIRCULANT = 1e-4
 
 
 class StationaryGaussianPrior(Prior):
@@ -100,6 +99,17 @@ class StationaryGaussianPrior(Prior):
         """
         return spectrum if self.is_complex else spectrum[..., : spectrum.shape[-2] // 2 + 1, :]
 
+    def real_part(self, x):
+        """Returns x, or its real part where the images of this prior are real.
+
+        Args:
+            x: image, such as an adjoint applied to complex data.
+
+        Returns:
+            Image of the prior's kind.
+        """
+        return x if self.is_complex else jnp.real(x)
+
     def observe(self, x, alpha):
         """See `Prior.observe`: Wiener gain `alpha P / (alpha^2 P + variance)` at each frequency.
 
@@ -173,14 +183,16 @@ class StationaryGaussianPrior(Prior):
             ValueError: for complex images.
         """
         if self.is_complex:
-            raise ValueError("Hartley coordinates are for real images: write a complex image in Fourier coordinates.")
+            raise ValueError(
+                "Hartley coordinates are for real images: write a complex image in Fourier coordinates."
+            )
         return DiagonalGaussianPrior(Hartley(self.power.shape)(self.mean_image), self.power)
 
     def posterior(self, operator, y, noise_std, *, circulant=None, rtol=1e-5, max_steps=200):
         """Conditions on `y = A x + noise_std n`.
 
-        If `A^H A` is a Fourier multiplier with spectrum g (a single-coil Cartesian mask, a blur, the identity)
-        the posterior is stationary again, for real images with complex data too:
+        If `A^H A` is a Fourier multiplier with spectrum g (a Cartesian mask of one coil, a blur, the
+        identity) the posterior is stationary again, for real images with complex data too:
 
             mean m + F^H [P / (g P + s^2)] F Re A^H (y - A m),   power P s^2 / (g P + s^2).
 
@@ -190,8 +202,8 @@ class StationaryGaussianPrior(Prior):
             operator: linear map with an adjoint.
             y: measurement.
             noise_std: standard deviation s per real component of y; an array is never circulant.
-            circulant: whether `A^H A` is a Fourier multiplier; None tests it on one image where all values are
-                known, and says no under `jit`: state it there.
+            circulant: whether `A^H A` is a Fourier multiplier; None tests it on one image where all values
+                are known, and says no under `jit`: state it there.
             rtol: relative residual at which CG stops.
             max_steps: most CG steps.
 
@@ -199,21 +211,21 @@ class StationaryGaussianPrior(Prior):
             `StationaryGaussianPrior` with an image as mean, or `LinearPosterior`.
         """
         if circulant is None:
-            circulant = jnp.ndim(jax.tree.leaves(noise_std)[0]) == 0 and self._is_circulant(operator)
+            circulant = jnp.ndim(jax.tree.leaves(noise_std)[0]) == 0 and is_circulant(self, operator)
         if not circulant:
             return LinearPosterior(self, operator, y, noise_std, rtol, max_steps)
         mean = self.mean_image
         gap = jax.tree.map(lambda a, b: a - b, y, operator(mean))
-        total = self._gram_spectrum(operator) * self.power + noise_std**2
-        shift = self.filter(self._real(operator.adjoint(gap)), self.half(safe_divide(self.power, total)))
+        total = gram_spectrum(self, operator) * self.power + noise_std**2
+        shift = self.filter(self.real_part(operator.adjoint(gap)), self.half(safe_divide(self.power, total)))
         new_power = safe_divide(self.power * noise_std**2, total)
         return self.replace(mean=(mean + shift).astype(mean.dtype), power=new_power)
 
     def _check(self, x):
         if x.shape != self.power.shape or jnp.iscomplexobj(x) != self.is_complex:
             raise ValueError(
-                f"StationaryGaussianPrior is of {self.power.shape} {self.image_dtype} images, got {x.shape} {x.dtype}: "
-                "build it for this size with fit(...).at(shape, spacing), and say dtype=complex64 for complex images."
+                f"StationaryGaussianPrior is of {self.power.shape} {self.image_dtype} images, got {x.shape} "
+                f"{x.dtype}: build it with fit(...).at(shape, spacing); dtype=complex64 makes it complex."
             )
 
     @property
@@ -246,20 +258,3 @@ class StationaryGaussianPrior(Prior):
             candidates = centre * jnp.logspace(*decades, _SCAN_NODES, dtype=energy.dtype)
             centre = candidates[jnp.argmax(evidence(candidates))]
         return centre
-
-    def _real(self, x):
-        return x if self.is_complex else jnp.real(x)
-
-    def _gram_spectrum(self, operator):
-        """Spectrum of `Re A^H A`, read from its response to a point in every channel."""
-        point = jnp.zeros(self.power.shape, self.image_dtype).at[(0,) * len(self._axes)].set(1.0)
-        response = self._real(operator.adjoint(operator(point)))
-        return jnp.maximum(jnp.real(jnp.fft.fftn(response, axes=self._axes)), 0.0).astype(self.power.dtype)
-
-    def _is_circulant(self, operator):
-        probe = jnp.asarray(np.random.default_rng(0).standard_normal(self.power.shape), self.image_dtype)
-        gram = self._real(operator.adjoint(operator(probe)))
-        gap = gram - self.filter(probe, self.half(self._gram_spectrum(operator)))
-        if isinstance(gap, jax.core.Tracer):
-            return False
-        return bool(jnp.linalg.norm(gap.ravel()) <= _CIRCULANT * jnp.linalg.norm(gram.ravel()))

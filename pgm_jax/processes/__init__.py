@@ -1,23 +1,6 @@
 """Corruption processes: schedules, noise laws, grids of times, parameterisations."""
 
 from pgm_jax.processes.affine import Affine as Affine
-from pgm_jax.processes.diffusion import (
-    DDPM as DDPM,
-    EDM as EDM,
-    VE as VE,
-    VP as VP,
-    Cosine as Cosine,
-    FlowMatching as FlowMatching,
-    SubVP as SubVP,
-    Trigonometric as Trigonometric,
-    cosine_betas as cosine_betas,
-    linear_betas as linear_betas,
-    scaled_linear_betas as scaled_linear_betas,
-    zero_terminal_snr as zero_terminal_snr,
-)
-from pgm_jax.processes.normal import Normal as Normal
-from pgm_jax.processes.poisson import PFGM as PFGM, PFGMpp as PFGMpp
-from pgm_jax.processes.student_t import StudentT as StudentT
 from pgm_jax.processes.bridge import Bridge as Bridge
 from pgm_jax.processes.categorical import (
     Absorbing as Absorbing,
@@ -35,6 +18,20 @@ from pgm_jax.processes.conversions import (
     x0_from_score as x0_from_score,
     x0_from_v as x0_from_v,
     x0_from_velocity as x0_from_velocity,
+)
+from pgm_jax.processes.diffusion import (
+    DDPM as DDPM,
+    EDM as EDM,
+    VE as VE,
+    VP as VP,
+    Cosine as Cosine,
+    FlowMatching as FlowMatching,
+    SubVP as SubVP,
+    Trigonometric as Trigonometric,
+    cosine_betas as cosine_betas,
+    linear_betas as linear_betas,
+    scaled_linear_betas as scaled_linear_betas,
+    zero_terminal_snr as zero_terminal_snr,
 )
 from pgm_jax.processes.field_target import (
     field_target as field_target,
@@ -56,6 +53,7 @@ from pgm_jax.processes.grid import (
     trailing as trailing,
 )
 from pgm_jax.processes.ncsn import ncsn_levels as ncsn_levels, ncsn_step_size as ncsn_step_size
+from pgm_jax.processes.normal import Normal as Normal
 from pgm_jax.processes.parameterisation import (
     Coefficients as Coefficients,
     predict_noise as predict_noise,
@@ -65,5 +63,7 @@ from pgm_jax.processes.parameterisation import (
     predict_velocity as predict_velocity,
     predict_x0 as predict_x0,
 )
+from pgm_jax.processes.poisson import PFGM as PFGM, PFGMpp as PFGMpp
 from pgm_jax.processes.regrid import churn as churn, resample as resample, voxelwise as voxelwise
+from pgm_jax.processes.student_t import StudentT as StudentT
 from pgm_jax.processes.suggest import Suggestion as Suggestion, suggest as suggest

@@ -1,4 +1,4 @@
-"""Bridges between a clean image x0 (t = 0) and its corrupted partner x1 (t = 1): I2SB and the Brownian bridge.
+"""Bridges between a clean image x0 (t = 0) and its corrupted partner x1 (t = 1): I2SB, Brownian bridge.
 
 With F(t) = int_0^t g^2 and G(t) = F(1) - F(t) (Liu et al. 2023, Eq. 11; the review's Sec. 3.3),
 
@@ -85,15 +85,15 @@ class BridgeSchedule(struct.PyTreeNode):
 def Bridge(beta_max=0.3, beta_min=0.1, schedule="symmetric", law=None):
     """Builds the bridge of I2SB and I3SB in continuous time (Liu et al. 2023; Wang et al. 2024).
 
-    `alpha = G / (F + G)`, `beta = F / (F + G)`, `sigma^2 = F G / (F + G)`: x_t is x0 at t = 0 and x1 at t = 1,
-    exactly. `reverse(eta=1)` is I2SB's posterior, which needs no x1 once t < 1, eta 0 keeps the noise and
-    between is I3SB. Scaling both betas scales the noise and nothing else, so OT-ODE is the limit of small
-    betas (1e-8, say) with eta 1. At t = 1 the state is x1 and holds no noise, so the first step of a sampler
-    adds the share eta of the bridge's noise.
+    `alpha = G / (F + G)`, `beta = F / (F + G)`, `sigma^2 = F G / (F + G)`: x_t is x0 at t = 0 and x1 at
+    t = 1, exactly. `reverse(eta=1)` is I2SB's posterior, eta 0 keeps the noise and between is I3SB. Scaling
+    both betas scales the noise and nothing else, so OT-ODE is the limit of small betas (1e-8) with eta 1.
+    At t = 1 the state is x1 and holds no noise, so the first step of a sampler adds the share eta of the
+    bridge's noise.
 
     Args:
-        beta_max: rate that the root-linear schedule would reach at t = 1; the paper has .3, or 1 for deblurring
-            and inpainting. With "constant", the rate itself.
+        beta_max: rate that the root-linear schedule would reach at t = 1; the paper has .3, or 1 for
+            deblurring and inpainting. With "constant", the rate itself.
         beta_min: rate at both ends; .1 is the reference's 1e-4 per step at 1000 steps. "constant" ignores it.
         schedule: "symmetric" (root-linear up to the middle, mirrored; mid standard deviation .188) or
             "constant" (Brownian bridge).
@@ -109,6 +109,6 @@ def Bridge(beta_max=0.3, beta_min=0.1, schedule="symmetric", law=None):
         raise ValueError(f'Bridge: schedule must be "symmetric" or "constant", got {schedule!r}.')
     rates = (float(beta_max if schedule == "constant" else beta_min), float(beta_max))
     if not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise ValueError(f"Bridge needs positive, finite rates, got beta_min={beta_min}, beta_max={beta_max}.")
+        raise ValueError(f"Bridge needs positive, finite rates, got {beta_min} (min) and {beta_max} (max).")
     built = BridgeSchedule(*rates)
     return Affine(built) if law is None else Affine(built, law)

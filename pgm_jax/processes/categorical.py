@@ -73,8 +73,9 @@ def Categorical(classes, betas=None, base=None):
 def Absorbing(classes, betas=None):
     """Builds the absorbing process: a token that is not kept becomes the mask, state number K.
 
-    States are one-hot over K + 1; clean images may have K or K + 1 channels, and no estimate puts probability
-    on the mask, so the step that ends clean leaves none (Austin et al. 2021, App. A.2).
+    States are one-hot over K + 1; clean images may have K or K + 1 channels. A denoiser returns K + 1, whose
+    last is ignored: no estimate puts probability on the mask, so the step that ends clean leaves none (Austin
+    et al. 2021, App. A.2).
 
     Args:
         classes: number K >= 1 of classes.

@@ -18,8 +18,7 @@ from pgm_jax.core import Estimate, safe_divide
 class Discrete(struct.PyTreeNode):
     """A process on one-hot states; build it with `Bernoulli`, `Categorical` or `Absorbing`.
 
-    States, clean images and estimates are floats over the last axis; an estimate's `x0` holds the probability
-    of each class. It has no unit noise: `Estimate.noise` is zero.
+    An estimate's `x0` holds the probability of each class; its `noise` is zero.
 
     Attributes:
         base: (states,) probabilities drawn from when a pixel is not kept.
@@ -82,7 +81,7 @@ class Discrete(struct.PyTreeNode):
         _no_end_point(x1)
         if shape[-1] != len(self.base):
             raise ValueError(
-                f"A state needs {len(self.base)} channels, one a state of this process; got shape {tuple(shape)}."
+                f"A state needs {len(self.base)} channels, one a state; got shape {tuple(shape)}."
             )
         return _draw(key, jnp.broadcast_to(self._base(jnp.zeros(shape, dtype)), shape), dtype)
 
@@ -130,7 +129,7 @@ class Discrete(struct.PyTreeNode):
             (..., states) one-hot.
 
         Raises:
-            ValueError: for another `of`.
+            ValueError: for another `of`, such as "forward".
         """
         return _draw(key, self.transition(x_t, estimate, t, s, eta, of), x_t.dtype)
 
@@ -216,7 +215,7 @@ class Discrete(struct.PyTreeNode):
         return jnp.where(norm > 0, safe_divide(joint, norm), x_t)
 
     def _evidence(self, x_t, t):
-        """q(x_t | x0 = k) for every k."""
+        # q(x_t | x0 = k) for every k
         keep = self.keep(t)
         return keep * x_t + (1 - keep) * self._hit(x_t)
 
@@ -238,7 +237,7 @@ class Discrete(struct.PyTreeNode):
             return x
         if x.shape[-1] != self.classes:
             raise ValueError(
-                f"The last axis must hold {self.classes} classes or {states} states (one-hot), got shape {x.shape}."
+                f"The last axis must hold {self.classes} classes or {states} states, got shape {x.shape}."
             )
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, states - self.classes)])
 
@@ -252,4 +251,4 @@ def _draw(key, probabilities, dtype):
 
 def _no_end_point(x1):
     if x1 is not None:
-        raise ValueError("A categorical process has no end point: x1 is for bridges (Bridge()), leave it out.")
+        raise ValueError("A categorical process has no end point: x1 is for Bridge(), leave it out.")

@@ -43,10 +43,10 @@ def field_target(x, z, reference, gamma=5.0, chunk=64):
 
 
 def stable_target(process, x_t, t, reference, x1=None, chunk=64):
-    """Returns the posterior mean of x0 given x_t over a reference batch (Xu et al. 2023, stable target field).
+    """Returns the posterior mean of x0 given x_t over a reference batch (Xu et al. 2023, STF).
 
     `w_i ~ p(x_t | x0 = y_i)` by the process's own noise law. It replaces the single clean image as the
-    regression target: less variance, a bias that vanishes as the batch grows, and exact for the whole data set.
+    regression target: less variance, and a bias that vanishes as the batch grows to the whole data set.
 
     Args:
         process: affine process with any law.
@@ -126,7 +126,7 @@ def pfgm_hyperparameters(data, sigma=0.01, tau=0.03):
     """
     data = np.asarray(data)
     size = data[0].size * (2 if np.iscomplexobj(data) else 1)
-    energy = float(np.sum(np.abs(data.astype(np.complex128 if np.iscomplexobj(data) else np.float64)) ** 2) / len(data))
+    energy = float(np.sum(np.abs(data).astype(np.float64) ** 2) / len(data))
     ratio = energy / (2 * math.sqrt(size) * sigma**2)
     if not (math.isfinite(ratio) and ratio > 1):
         raise ValueError(

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from pgm_jax.core import namespace
 from pgm_jax.processes.affine import Affine
@@ -26,8 +25,8 @@ class _Spectral(Schedule):
 
     def time(self, ratio):
         raise ValueError(
-            "A Fourier process has one noise level a frequency, so no single sigma / alpha gives its time: use "
-            "a grid of times, such as linear(steps)."
+            "A Fourier process has one noise level a frequency, so no one sigma / alpha gives its time: "
+            "use a grid of times, such as linear(steps)."
         )
 
 
@@ -116,7 +115,7 @@ def FourierDiffusion(transfer, noise_power, path="straight", floor=0.0, axes=Non
     if not (np.all(np.isfinite(h)) and np.all(np.isfinite(p)) and np.all(p >= 0) and floor >= 0):
         raise ValueError("FourierDiffusion needs a finite transfer and a finite noise_power >= 0.")
     if table and (len(h) < 2 or len(h) != len(p) or np.any(h[0] != 1) or np.any(p[0] != 0)):
-        raise ValueError("A spectrum table needs two knots or more and starts at transfer 1 and noise_power 0.")
+        raise ValueError("A spectrum table needs two knots or more, and starts at transfer 1, noise_power 0.")
     for name, spectrum in (("transfer", h), ("noise_power", p)):
         _check_even(name, spectrum[1] if table else spectrum, axes)
     # A table's floor grows as t^2, like the noise of the other paths.
@@ -129,7 +128,8 @@ def FourierDiffusion(transfer, noise_power, path="straight", floor=0.0, axes=Non
 def Heat(shape, width, noise_std, spacing=1.0, law=None):
     """Builds blurring diffusion: heat flow with white noise (Rissanen et al. 2023; Hoogeboom et al. 2023).
 
-    `h_t = exp(-2 (pi width |f|)^2 t)`: a Gaussian blur of standard deviation `width sqrt(t)`; `p_t = t^2 noise_std^2`.
+    `h_t = exp(-2 (pi width |f|)^2 t)`, a Gaussian blur of standard deviation `width sqrt(t)`;
+    `p_t = t^2 noise_std^2`.
 
     Args:
         shape: spatial shape of the image; one channel axis is added at the end.
@@ -167,7 +167,7 @@ def radial_frequency(shape, spacing=1.0):
     spacing = np.broadcast_to(np.asarray(spacing, np.float64), (len(shape),))
     if not np.all(spacing > 0):
         raise ValueError(f"radial_frequency needs positive spacings, got {spacing}.")
-    grids = np.meshgrid(*[np.fft.fftfreq(n, d) for n, d in zip(shape, spacing)], indexing="ij")
+    grids = np.meshgrid(*[np.fft.fftfreq(n, d) for n, d in zip(shape, spacing, strict=True)], indexing="ij")
     return np.sqrt(sum(f**2 for f in grids))
 
 
@@ -188,14 +188,16 @@ def _check_monotone(schedule, knots):
     for t in np.linspace(0.0, 1.0, knots + 1):
         with np.errstate(divide="ignore", invalid="ignore"):
             h, sigma = schedule.alpha(t), schedule.sigma(t)
-            # A filter that crosses zero turns sigma / h negative; noise-free frequencies may only lose signal.
-            level = np.where(h > 0, sigma / np.where(h > 0, h, 1), np.where((h == 0) & (t == 1), np.inf, np.nan))
+            # A filter may reach zero at the end only: before it, or below it, there is no level.
+            level = np.where(
+                h > 0, sigma / np.where(h > 0, h, 1), np.where((h == 0) & (t == 1), np.inf, np.nan)
+            )
         falls = np.isnan(level) if previous is None else np.isnan(level) | (level < previous * (1 - 1e-9))
         if np.any(falls):
             where = np.unravel_index(np.argmax(falls), falls.shape)
             raise ValueError(
-                f"FourierDiffusion: p / h^2 must not fall along the path, but it does at frequency index {where} "
-                f"near t = {t:.3f} (h = {np.broadcast_to(h, falls.shape)[where]:.3g}): no diffusion has these "
-                'marginals. Use path="straight" with transfer >= 0, or another table.'
+                f"FourierDiffusion: p / h^2 must not fall along the path, but it does at index {where} "
+                f"near t = {t:.3f} (h = {np.broadcast_to(h, falls.shape)[where]:.3g}): no diffusion has "
+                'these marginals. Use path="straight" with transfer >= 0, or another table.'
             )
         previous = level

@@ -178,8 +178,9 @@ def _times(levels, process):
         times = np.append(times[:-1], 0.0)
     if not np.all(np.isfinite(times)) or np.any(np.diff(times) >= 0):
         raise ValueError(
-            f"The levels {levels[0]:.4g} to {levels[levels > 0][-1]:.4g} leave the range of this process: their "
-            f"times {times} do not fall strictly. Choose sigma_max and sigma_min inside process.ratio's range."
+            f"The levels {levels[0]:.4g} to {levels[levels > 0][-1]:.4g} leave the range of this "
+            f"process: their times {times} do not fall strictly. "
+            "Choose sigma_max and sigma_min inside process.ratio's range."
         )
     return times
 

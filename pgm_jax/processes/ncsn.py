@@ -60,9 +60,10 @@ def level_ratio(size):
 def ncsn_step_size(levels, steps_per_level):
     """Returns the Langevin step size at the smallest level (NCSNv2, Technique 4).
 
-    With e = eps / sigma_L^2, T steps a level and the ratio g, the variance after a level relative to its target
-    is `(1 - e)^(2 T) (g^2 - k) + k`, `k = 2 e / (1 - (1 - e)^2)`. It is above 1 for every e; the result minimises
-    it. The update is `x + a score + sqrt(2 a) z`, `a = eps sigma_i^2 / sigma_L^2` (review Eq. 4).
+    With e = eps / sigma_L^2, T steps a level and the ratio g, the variance after a level relative to its
+    target is `(1 - e)^(2 T) (g^2 - k) + k`, `k = 2 e / (1 - (1 - e)^2)`. It is above 1 for every e; the
+    result minimises it. The update is `x + a score + sqrt(2 a) z`, `a = eps sigma_i^2 / sigma_L^2`
+    (review Eq. 4).
 
     Args:
         levels: (L,) geometric levels, falling; see `ncsn_levels`.

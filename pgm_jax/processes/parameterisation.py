@@ -2,8 +2,8 @@
 
     x0 = c_skip x_t + c_out F(c_in x_t, c_noise)
 
-A parameterisation is a function `(process, t) -> Coefficients`, right for every affine process. The plain ones
-are here; `precondition` has those that also scale the network's input.
+A parameterisation is a function `(process, t) -> Coefficients`, right for every affine process. The plain
+ones are here; `precondition` has those that also scale the network's input.
 """
 
 from typing import Any, NamedTuple
@@ -60,13 +60,15 @@ def predict_noise(process, t):
     """
     t = _real(t)
     alpha, sigma = _levels(process, t)
-    return Coefficients(safe_divide(jnp.ones_like(alpha), alpha), -safe_divide(sigma, alpha), jnp.ones_like(t), t)
+    return Coefficients(
+        safe_divide(jnp.ones_like(alpha), alpha), -safe_divide(sigma, alpha), jnp.ones_like(t), t
+    )
 
 
 def predict_v(process, t):
     """The network predicts `v = alpha noise - sigma x0` (Salimans and Ho 2022, App. D), finite at both ends.
 
-    `x0 = (alpha x_t - sigma v) / (alpha^2 + sigma^2)`; the denominator is 1 for a variance-preserving process.
+    `x0 = (alpha x_t - sigma v) / (alpha^2 + sigma^2)`; the denominator is 1 for variance-preserving ones.
 
     Args:
         process: affine process.
@@ -168,7 +170,9 @@ def schedule_rates(process, t):
     if process.schedule.paired:
         raise ValueError("A bridge's velocity depends on its end point: predict x0 or the noise instead.")
     if isinstance(process.schedule, Tabulated):
-        raise ValueError("A discrete chain (DDPM) has no time derivative: predict v, x0 or the noise instead.")
+        raise ValueError(
+            "A discrete chain (DDPM) has no time derivative: predict v, x0 or the noise instead."
+        )
     t = _real(t)
     clean = process.sigma(t) == 0
     # A square root has an infinite slope at 0, so the derivative is taken elsewhere there and dropped.
@@ -180,7 +184,9 @@ def schedule_rates(process, t):
 
 
 def _real(t):
-    return jnp.asarray(t, jnp.result_type(float) if not hasattr(t, "dtype") else jnp.result_type(t, jnp.float32))
+    return jnp.asarray(
+        t, jnp.result_type(float) if not hasattr(t, "dtype") else jnp.result_type(t, jnp.float32)
+    )
 
 
 def _levels(process, t):

@@ -1,8 +1,8 @@
 """Preconditionings: parameterisations that also scale the network's input and output.
 
 Each is written for EDM's frame (x = x0 + sigma noise) in its paper and holds here for any affine process, in
-alpha and sigma themselves, so that nothing overflows where alpha or sigma is 0. With s the process's sigma and
-d = sigma_data, `r^2 = s^2 + alpha^2 d^2` is the variance of the state.
+alpha and sigma themselves, so that nothing overflows where alpha or sigma is 0. With s the process's sigma
+and d = sigma_data, `r^2 = s^2 + alpha^2 d^2` is the variance of the state.
 """
 
 import math
@@ -54,7 +54,9 @@ def student_t(sigma_data, D):
     """
     if isinstance(D, (int, float)):
         if not D > 2:
-            raise ValueError(f"Student-t noise has a variance only for D > 2, got D = {D}: use edm(sigma_data).")
+            raise ValueError(
+                f"Student-t noise has a variance only for D > 2, got D = {D}: use edm(sigma_data)."
+            )
         widening = 1.0 if math.isinf(D) else math.sqrt(D / (D - 2))
     else:
         widening = jnp.sqrt(D / (D - 2))
@@ -66,7 +68,7 @@ def student_t(sigma_data, D):
 
 
 def consistency(sigma_data=0.5, sigma_min=0.002):
-    """Builds the preconditioning of consistency models (Song et al. 2023, App. C): f(x, sigma_min) = x exactly.
+    """Builds the scalings of consistency models: f(x, sigma_min) = x exactly (Song et al. 2023, App. C).
 
     In EDM's frame `c_skip = d^2 / ((sigma - e)^2 + d^2)`, `c_out = d (sigma - e) / sqrt(sigma^2 + d^2)`,
     e = sigma_min. Below sigma_min the function stays the identity.
@@ -182,7 +184,9 @@ def iddpm(table):
         level = jnp.exp(_log_level(alpha, sigma))
         distance = jnp.abs(jnp.asarray(table, level.dtype).reshape((-1,) + (1,) * level.ndim) - level[None])
         step = len(table) - 1 - jnp.argmin(distance, axis=0)
-        return predict_noise(process, t)._replace(c_in=1 / jnp.sqrt(alpha**2 + sigma**2), c_noise=step.astype(t.dtype))
+        return predict_noise(process, t)._replace(
+            c_in=1 / jnp.sqrt(alpha**2 + sigma**2), c_noise=step.astype(t.dtype)
+        )
 
     return coefficients
 

@@ -1,5 +1,6 @@
 """Changes of a grid: rises for churn and resampling, and a time of its own for every voxel."""
 
+import itertools
 import math
 
 import numpy as np
@@ -66,7 +67,7 @@ def resample(grid, repeats, last=False):
     if int(repeats) != repeats or repeats < 1:
         raise ValueError(f"resample needs a whole number of repeats >= 1, got {repeats}.")
     visited = [grid[0]]
-    for t, s in zip(grid[:-1], grid[1:]):
+    for t, s in itertools.pairwise(grid):
         again = int(repeats) - 1 if last or s != grid[-1] else 0
         visited.extend([s, t] * again + [s])
     return np.array(visited)

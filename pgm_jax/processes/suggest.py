@@ -43,10 +43,10 @@ def suggest(data):
         sigma_data   root mean square after subtracting the mean
         sigma_min    .004 sigma_data, EDM's own proportion
         sigma_max    the largest distance between two images (NCSNv2, Technique 1)
-        P_mean       -1.2 + ln(sigma_data / .5) + ln(N / 3072) / 2 for N > 3072: averaging over neighbours hides noise
-                     in large images, so the interesting levels move up with sqrt(N)
+        P_mean       -1.2 + ln(sigma_data / .5) + ln(N / 3072) / 2 for N > 3072: averaging over neighbours
+                     hides noise in large images, so the interesting levels move up with sqrt(N)
         P_std        1.2
-        D            infinity: N / D, not D, says how far from Gaussian a kernel is, and the best D is empirical
+        D            infinity: N / D, not D, says how far from Gaussian a kernel is; the best D is empirical
         levels       NCSNv2, Technique 2
 
     Args:
@@ -85,10 +85,10 @@ def _reasons(data, sigma_data, sigma_min, sigma_max, p_mean, p_std, growth, leve
     reasons = [
         f"sigma_data {sigma_data:.4g}: rms of {len(data)} images of {size} values about their mean.",
         f"sigma_min {sigma_min:.4g}: 0.004 sigma_data, as 0.002 is to EDM's 0.5.",
-        f"sigma_max {sigma_max:.4g}: largest distance among {compared} images; starting from pure noise there "
-        f"costs {mismatch:.2g} nat for white data of this spread.",
-        f"P_mean {p_mean:.3f}: EDM's -1.2, {math.log(sigma_data / 0.5):+.3f} for sigma_data, {growth:+.3f} for size "
-        f"{size} against 3072.",
+        f"sigma_max {sigma_max:.4g}: largest distance among {compared} images; starting from pure noise "
+        f"there costs {mismatch:.2g} nat for white data of this spread.",
+        f"P_mean {p_mean:.3f}: EDM's -1.2, {math.log(sigma_data / 0.5):+.3f} for sigma_data, {growth:+.3f} "
+        f"for size {size} against 3072.",
         f"P_std {p_std}: EDM's; the largest level in 10,000 training draws is about {top:.3g}.",
         f"D inf (EDM): N / D is {size / 128:.3g} at D = 128 and {size / 2048:.3g} at 2048; try finite D by "
         "experiment, published gains are small.",
@@ -96,8 +96,8 @@ def _reasons(data, sigma_data, sigma_min, sigma_max, p_mean, p_std, growth, leve
     ]
     if sigma_max > 10 * top:
         reasons.append(
-            f"Warning: sigma_max {sigma_max:.3g} is more than a decade above the trained levels (about {top:.3g}): "
-            f"raise P_mean or P_std, or start sampling lower."
+            f"Warning: sigma_max {sigma_max:.3g} is more than a decade above the trained levels (about "
+            f"{top:.3g}): raise P_mean or P_std, or start sampling lower."
         )
     return reasons
 
@@ -109,5 +109,7 @@ def _checked(data):
     if data.ndim < 2 or len(data) < 2 or data[0].size == 0:
         raise ValueError(f"suggest needs two or more images, (n, ...) with n >= 2, got shape {data.shape}.")
     if not np.all(np.isfinite(data)):
-        raise ValueError(f"suggest: {int(np.sum(~np.isfinite(data)))} values are NaN or infinite; clean them first.")
+        raise ValueError(
+            f"suggest: {int(np.sum(~np.isfinite(data)))} values are NaN or infinite; clean them first."
+        )
     return data

@@ -25,7 +25,7 @@ def cg_sense(operator, y, steps: int = 20, weight=0.0):
     The minimiser of `||A x - y||^2 + weight ||x||^2`. With weight 0 the number of steps regularises.
 
     Source: K. P. Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories,
-    MRM 46 (2001), Eq. 23 and its CG loop, without intensity correction.
+    MRM 46 (2001), its CG loop without intensity correction or density compensation.
 
     Args:
         operator: linear operator A, such as `Sense`.

@@ -12,7 +12,14 @@ from pgm_jax.processes import EDM, VP, FlowMatching, PFGMpp, StudentT
 
 @pytest.mark.parametrize(
     "df,expected",
-    [(1, 0.7258759922), (2, 0.7269992479), (8, 0.7452910574), (128, 0.7677220594), (2048, 0.7698840208), (float("inf"), 0.7700327308)],
+    [
+        (1, 0.7258759922),
+        (2, 0.7269992479),
+        (8, 0.7452910574),
+        (128, 0.7677220594),
+        (2048, 0.7698840208),
+        (float("inf"), 0.7700327308),
+    ],
 )
 def test_two_points_o6(x64, df, expected):
     prior = EmpiricalPrior(jnp.asarray([[1.0, 0.0], [-1.0, 0.0]]).reshape(2, 2, 1, 1))
@@ -43,7 +50,9 @@ def test_closed_form_equals_the_quadrature_over_conditionals(x64, process, is_co
     np.testing.assert_allclose(prior.log_marginal(process, x, t), log_p, rtol=1e-10)
     np.testing.assert_allclose(prior.denoiser(process)(x, t), mean, rtol=1e-9)
     with_v = lambda v: (prior.conditional(x, a, s**2 * v)[0], s**2 * v)
-    np.testing.assert_allclose(prior.noise_variance(process, x, t), process.law.marginalise(with_v, size=size)[1], rtol=1e-8)
+    np.testing.assert_allclose(
+        prior.noise_variance(process, x, t), process.law.marginalise(with_v, size=size)[1], rtol=1e-8
+    )
     density = lambda v: (prior.conditional(x, a, s**2 * v)[0], ())
     log_q = process.law.marginalise(density, power=1.0, size=size)[0]
     np.testing.assert_allclose(prior.log_potential(process, x, t), log_q, rtol=1e-8)
@@ -61,7 +70,7 @@ def test_equals_a_mixture_of_narrow_gaussians(x64):
 
 @pytest.mark.parametrize("df,expected", [(3, 0.31462549650), (8, 0.19285141303), (64, 0.06822071107)])
 def test_exact_conditional_velocity_o13(x64, df, expected):
-    """v_m = (v - kappa grad ln g) / (1 - kappa d_r ln g) is the posterior's own velocity, foundations 2.7.6."""
+    """v_m = (v - kappa grad ln g) / (1 - kappa d_r ln g) is the posterior's own velocity (2.7.6)."""
     prior = EmpiricalPrior(jnp.asarray([-1.0, 0.2, 1.5]).reshape(3, 1, 1, 1), jnp.asarray([0.2, 0.5, 0.3]))
     post = prior.posterior(Matrix(jnp.ones((1, 1)), (1, 1, 1)), jnp.asarray([0.6]), 0.4)
     process, x, sigma, root = PFGMpp(df), jnp.full((1, 1, 1), 0.9), 1.1, np.sqrt(df)
@@ -82,9 +91,14 @@ def test_exact_conditional_velocity_o13(x64, df, expected):
 
 def test_posterior_weights_with_complex_data(x64):
     rng = np.random.default_rng(2)
-    points, a = rng.standard_normal((4, 3, 1, 1)), rng.standard_normal((2, 3)) + 1j * rng.standard_normal((2, 3))
+    points, a = (
+        rng.standard_normal((4, 3, 1, 1)),
+        rng.standard_normal((2, 3)) + 1j * rng.standard_normal((2, 3)),
+    )
     y = a @ points[1].ravel() + 0.1
-    post = EmpiricalPrior(jnp.asarray(points)).posterior(Matrix(jnp.asarray(a), (3, 1, 1)), jnp.asarray(y), 0.5)
+    post = EmpiricalPrior(jnp.asarray(points)).posterior(
+        Matrix(jnp.asarray(a), (3, 1, 1)), jnp.asarray(y), 0.5
+    )
     misfit = np.array([np.sum(np.abs(y - a @ p.ravel()) ** 2) for p in points])
     expected = np.exp(-0.5 * misfit / 0.25)
     np.testing.assert_allclose(post.weights, expected / expected.sum(), rtol=1e-12)
@@ -97,4 +111,6 @@ def test_sample_and_refusals():
     with pytest.raises(ValueError, match="no density"):
         prior.log_prob(jnp.zeros((1, 1, 1)))
     with pytest.raises(ValueError, match="one time per image"):
-        EmpiricalPrior(jnp.zeros((2, 2, 2, 1))).denoiser(EDM())(jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.5))
+        EmpiricalPrior(jnp.zeros((2, 2, 2, 1))).denoiser(EDM())(
+            jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.5)
+        )

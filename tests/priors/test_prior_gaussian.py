@@ -20,12 +20,16 @@ def covariance(rng, n):
 
 
 def gaussian(rng, shape=SHAPE):
-    return GaussianPrior(jnp.asarray(rng.standard_normal(shape)), jnp.asarray(covariance(rng, int(np.prod(shape)))))
+    return GaussianPrior(
+        jnp.asarray(rng.standard_normal(shape)), jnp.asarray(covariance(rng, int(np.prod(shape))))
+    )
 
 
 def mixture(rng, count=3):
     means = jnp.asarray(rng.standard_normal((count, *SHAPE)))
-    return MixturePrior(jnp.asarray([0.2, 0.5, 0.3]), means, jnp.asarray(np.stack([covariance(rng, 6) for _ in range(count)])))
+    return MixturePrior(
+        jnp.asarray([0.2, 0.5, 0.3]), means, jnp.asarray(np.stack([covariance(rng, 6) for _ in range(count)]))
+    )
 
 
 @pytest.mark.parametrize("process", PROCESSES[:3], ids=["edm", "vp", "flow"])
@@ -62,7 +66,11 @@ def test_both_ends_of_time(x64, process, make):
     denoise = prior.denoiser(process)
     np.testing.assert_array_equal(denoise(x, 0.0), x)
     if float(process.alpha(1.0)) == 0:
-        mean = prior.mean if isinstance(prior, GaussianPrior) else jnp.tensordot(prior.weights, prior.means, axes=1)
+        mean = (
+            prior.mean
+            if isinstance(prior, GaussianPrior)
+            else jnp.tensordot(prior.weights, prior.means, axes=1)
+        )
         np.testing.assert_allclose(denoise(x, 1.0), mean, atol=1e-12)
     gradient = jax.grad(lambda u, t: jnp.sum(denoise(u, t) ** 2), argnums=(0, 1))
     for t in (0.0, 0.5, 1.0):
@@ -149,7 +157,9 @@ def test_mixture_is_the_gaussian_for_one_component_and_for_equal_ones(x64):
     twice = MixturePrior(jnp.asarray([2.0, 6.0]), jnp.stack([one.mean] * 2), jnp.stack([one.cov] * 2))
     for process in PROCESSES:
         np.testing.assert_allclose(twice.denoiser(process)(x, 0.4), one.denoiser(process)(x, 0.4), atol=1e-12)
-        np.testing.assert_allclose(twice.log_marginal(process, x, 0.4), one.log_marginal(process, x, 0.4), rtol=1e-12)
+        np.testing.assert_allclose(
+            twice.log_marginal(process, x, 0.4), one.log_marginal(process, x, 0.4), rtol=1e-12
+        )
     np.testing.assert_allclose(twice.responsibilities(PFGMpp(8), x, 0.4), [0.25, 0.75], rtol=1e-12)
 
 
@@ -191,12 +201,17 @@ def test_mixture_posterior_against_a_grid(x64):
     rng = np.random.default_rng(8)
     means = np.array([[0.5, -1.0], [-0.7, 0.8], [1.2, 1.0]])
     covs = np.stack([0.3 * covariance(rng, 2) for _ in range(3)])
-    prior = MixturePrior(jnp.asarray([0.2, 0.5, 0.3]), jnp.asarray(means.reshape(3, 2, 1, 1)), jnp.asarray(covs))
+    prior = MixturePrior(
+        jnp.asarray([0.2, 0.5, 0.3]), jnp.asarray(means.reshape(3, 2, 1, 1)), jnp.asarray(covs)
+    )
     a, y, std = np.array([[1.0, -0.4]]), np.array([0.3]), 0.4
     post = prior.posterior(Matrix(jnp.asarray(a), (2, 1, 1)), jnp.asarray(y), std)
     side = np.linspace(-6, 6, 241)
     grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
-    density = sum(w * stats.multivariate_normal(m, s).pdf(grid) for w, m, s in zip([0.2, 0.5, 0.3], means, covs, strict=True))
+    density = sum(
+        w * stats.multivariate_normal(m, s).pdf(grid)
+        for w, m, s in zip([0.2, 0.5, 0.3], means, covs, strict=True)
+    )
     density = density * stats.norm(0, std).pdf(y[0] - grid @ a[0])
     density /= density.sum() * (side[1] - side[0]) ** 2
     log_prob = jax.vmap(lambda p: post.log_prob(p.reshape(2, 1, 1)))(jnp.asarray(grid))
@@ -231,11 +246,15 @@ def test_diagonal_prior_is_the_dense_one(x64, is_complex, law):
     if is_complex:
         mean, x = mean + 1j * mean[::-1], x - 0.5j * x[::-1]
     prior = DiagonalGaussianPrior(jnp.asarray(mean), jnp.asarray(variance))
-    dense = GaussianPrior(jnp.asarray(mean), jnp.diag(jnp.tile(jnp.ravel(jnp.asarray(variance)), 2 if is_complex else 1)))
+    dense = GaussianPrior(
+        jnp.asarray(mean), jnp.diag(jnp.tile(jnp.ravel(jnp.asarray(variance)), 2 if is_complex else 1))
+    )
     process, x = FlowMatching(law), jnp.asarray(x)
     for t in (0.4, jnp.asarray(rng.uniform(0.1, 0.9, SHAPE))):
         np.testing.assert_allclose(prior.denoiser(process)(x, t), dense.denoiser(process)(x, t), atol=1e-10)
-        np.testing.assert_allclose(prior.log_marginal(process, x, t), dense.log_marginal(process, x, t), rtol=1e-10)
+        np.testing.assert_allclose(
+            prior.log_marginal(process, x, t), dense.log_marginal(process, x, t), rtol=1e-10
+        )
     np.testing.assert_allclose(prior.log_prob(x), dense.log_prob(x), rtol=1e-12)
 
 
@@ -258,16 +277,17 @@ def test_radial_law_of_isotropic_data_o11(x64):
 
 
 def test_samples_have_the_mean_and_covariance():
-    rng = np.random.default_rng(11)
-    cov = covariance(rng, 6).astype(np.float32)
-    for prior, mean, cov in (
-        (GaussianPrior(jnp.ones(SHAPE), jnp.asarray(cov)), np.ones(6), cov),
-        (MixturePrior(jnp.asarray([1.0, 3.0]), jnp.stack([jnp.ones(SHAPE), -jnp.ones(SHAPE)]), jnp.stack([jnp.asarray(cov)] * 2)),
-         -0.5 * np.ones(6), cov + 0.75),
+    cov = covariance(np.random.default_rng(11), 6).astype(np.float32)
+    means = jnp.stack([jnp.ones(SHAPE), -jnp.ones(SHAPE)])
+    mixed = MixturePrior(jnp.asarray([1.0, 3.0]), means, jnp.stack([jnp.asarray(cov)] * 2))
+    for prior, mean, expected in (
+        (GaussianPrior(jnp.ones(SHAPE), jnp.asarray(cov)), 1.0, cov),
+        (mixed, -0.5, cov + 0.75),
     ):
         draws = np.asarray(jax.vmap(prior.sample)(jax.random.split(jax.random.key(0), 20000))).reshape(-1, 6)
-        np.testing.assert_allclose(draws.mean(0), mean, atol=5 * np.sqrt(cov.diagonal().max() / 20000))
-        np.testing.assert_allclose(np.cov(draws.T), cov, atol=5 * np.sqrt(2 / 20000) * cov.diagonal().max())
+        largest = expected.diagonal().max()
+        np.testing.assert_allclose(draws.mean(0), np.full(6, mean), atol=5 * np.sqrt(largest / 20000))
+        np.testing.assert_allclose(np.cov(draws.T), expected, atol=5 * np.sqrt(2 / 20000) * largest)
 
 
 def test_priors_cross_jit_vmap_grad_and_float32():

@@ -1,5 +1,7 @@
 """I2SB's bridge: figures of the paper's schedule, exact ends, the posterior by conditioning a Gaussian."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,9 @@ def test_closed_form_is_the_integral_of_a_symmetric_rate(process):
     low, high = np.sqrt(schedule.rate_min), np.sqrt(schedule.rate_max)
     nodes, weights = np.polynomial.legendre.leggauss(8)
     rate = lambda u: (low + (high - low) * np.minimum(u, 1 - u)) ** 2
-    pieces = [0.5 * (b - a) * weights @ rate(a + 0.5 * (b - a) * (nodes + 1)) for a, b in zip(t[:-1], t[1:])]
+    pieces = [
+        0.5 * (b - a) * weights @ rate(a + 0.5 * (b - a) * (nodes + 1)) for a, b in itertools.pairwise(t)
+    ]
     np.testing.assert_allclose(schedule.variance(t)[1:], np.cumsum(pieces), rtol=1e-12)
     np.testing.assert_allclose(process.sigma(t), process.sigma(1 - t), atol=1e-14)
     np.testing.assert_allclose(process.alpha(t) + process.beta(t), 1.0, atol=1e-15)
@@ -82,7 +86,7 @@ def test_reverse_is_the_conditional_of_the_joint_gaussian(x64, process):
     x0, x1, x_t = (jnp.array([v]) for v in (0.4, -1.1, 0.2))
     forward_t, forward_s = process.schedule.variance(t), process.schedule.variance(s)
     total = process.schedule.total()
-    # Joint law of (W_s, W_t, W_1), a Brownian motion in the clock F started at x0, conditioned on the last two.
+    # Law of (W_s, W_t, W_1), a Brownian motion in the clock F started at x0, given the last two.
     clock = np.array([forward_s, forward_t, total])
     joint = np.minimum(clock[:, None], clock[None, :])
     gain = joint[0, 1:] @ np.linalg.inv(joint[1:, 1:])
@@ -116,7 +120,7 @@ def test_perfect_predictor_ends_at_the_clean_image(key, eta):
     x = process.prior(key, x0.shape, 1.0, x1)
     assert jnp.array_equal(x, x1)
     grid = [1.0, 0.7, 0.2, 0.0]
-    for i, (t, s) in enumerate(zip(grid[:-1], grid[1:])):
+    for i, (t, s) in enumerate(itertools.pairwise(grid)):
         x = process.reverse(jax.random.fold_in(key, i), x, process.estimate(x, t, x0, x1), t, s, eta)
     assert jnp.array_equal(x, x0)
 

@@ -87,7 +87,9 @@ def test_every_eta_preserves_the_marginal(x64, process, eta, of):
     law, t, s = [0.2, 0.8] if process.classes == 2 else [0.1, 0.2, 0.7], 14, 6
     data = np.zeros(len(process.base))
     data[: len(law)] = law
-    moved = (data @ _marginals(process, t)) @ _transitions(process, _calibrated(process, law, t), t, s, eta, of)
+    moved = (data @ _marginals(process, t)) @ _transitions(
+        process, _calibrated(process, law, t), t, s, eta, of
+    )
     np.testing.assert_allclose(moved, data @ _marginals(process, s), atol=1e-13)
 
 
@@ -116,9 +118,10 @@ def test_absorbing_leaves_no_mask_whatever_the_network_says(key):
     x = process.prior(key, (50, 4), 1.0)
     assert jnp.array_equal(x[:, 3], jnp.ones(50))
     network = jnp.tile(jnp.array([0.1, 0.1, 0.1, 0.7]), (50, 1))
+    step = jax.jit(lambda key, x, t, s: process.reverse(key, x, process.estimate(x, t, network), t, s, 1.0))
     for i, (t, s) in enumerate([(1.0, 0.6), (0.6, 0.3), (0.3, 0.0)]):
         before = x
-        x = process.reverse(jax.random.fold_in(key, i), x, process.estimate(x, t, network), t, s, 1.0)
+        x = step(jax.random.fold_in(key, i), x, t, s)
         revealed = before[:, 3] == 0
         assert jnp.array_equal(x[revealed], before[revealed])
     assert x[:, 3].sum() == 0 and jnp.array_equal(x.sum(-1), jnp.ones(50))
@@ -150,22 +153,26 @@ def test_voxelwise_time_keeps_clean_pixels(key):
     assert jnp.array_equal(back[:, 0], x0[:, 0])
 
 
-def test_log_prior_and_transforms(key):
+def test_log_prior():
     process = CASES["weighted"]
     x = jax.nn.one_hot(jnp.array([0, 1, 1]), 3)
     np.testing.assert_allclose(process.log_prior(x, 20), np.log(0.2 * 0.5 * 0.5), rtol=1e-6)
     assert Absorbing(2).log_prior(jnp.eye(3)[:1], 1.0) == -jnp.inf
     assert Absorbing(2).log_prior(jnp.eye(3)[2:], 1.0) == 0
 
+
+def test_steps_pass_jit_vmap_and_grad(key):
+    process, x = CASES["weighted"], jax.nn.one_hot(jnp.array([0, 1, 1]), 3)
+
     @jax.jit
     def step(process, key, x, t):
         return process.reverse(key, x, process.estimate(x, t, x * 0.5 + 0.1), t, t - 1, 0.5)
 
     keys = jax.random.split(key, 4)
-    batched = jax.vmap(step, (None, 0, None, None))(process, keys, x, 5.0)
+    batched = jax.jit(jax.vmap(step, (None, 0, None, None)))(process, keys, x, 5.0)
     assert jnp.array_equal(batched[2], step(process, keys[2], x, 5.0))
-    grad = jax.grad(lambda p: process.transition(x, Estimate(p, x), 5, 3, 1.0)[0, 0])(x * 0.5 + 0.1)
-    assert jnp.all(jnp.isfinite(grad))
+    loss = lambda p: process.transition(x, Estimate(p, x), 5.0, 3.0, 1.0)[0, 0]
+    assert jnp.all(jnp.isfinite(jax.jit(jax.grad(loss))(x * 0.5 + 0.1)))
 
 
 def test_refusals(key):

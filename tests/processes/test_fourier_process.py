@@ -1,5 +1,7 @@
 """Fourier diffusion: exact variances per frequency, the monotone condition, Hartley coordinates."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def _restored(process, steps):
     """
     grid = np.linspace(1.0, 0.0, steps + 1)
     variance = process.alpha(1.0) ** 2 * SIGNAL + process.sigma(1.0) ** 2
-    for t, s in zip(grid[:-1], grid[1:]):
+    for t, s in itertools.pairwise(grid):
         a, sd = process.alpha(t), process.sigma(t)
         wiener = a * SIGNAL / (a**2 * SIGNAL + sd**2)
         noise = (1 - a * wiener) / sd
@@ -105,7 +107,10 @@ def test_heat_is_a_semigroup():
 def test_table_reproduces_a_path_at_its_knots():
     reference = FourierDiffusion(TRANSFER, NOISE, "semigroup")
     times = np.linspace(0, 1, 21)
-    tables = (np.stack([reference.alpha(t) for t in times]), np.stack([reference.sigma(t) ** 2 for t in times]))
+    tables = (
+        np.stack([reference.alpha(t) for t in times]),
+        np.stack([reference.sigma(t) ** 2 for t in times]),
+    )
     process = FourierDiffusion(*tables, path="table")
     np.testing.assert_allclose(process.alpha(times[7]), tables[0][7], rtol=1e-12)
     np.testing.assert_allclose(process.sigma(0.33), reference.sigma(0.33), rtol=1e-6)

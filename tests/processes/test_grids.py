@@ -1,5 +1,6 @@
 """Grids: published values, explicit ends, rises; schedules' reference numbers; NCSN's rules."""
 
+import itertools
 import math
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_karras_is_edms_formula():
 def test_karras_reproduces_the_euler_recursion_of_oracle_15():
     for steps, expected in ((5, 0.46726699), (18, 0.84607940), (80, 0.96465968)):
         x, grid = 1.0, karras(steps)
-        for t, s in zip(grid[:-1], grid[1:]):
+        for t, s in itertools.pairwise(grid):
             x = x * (0.25 + t * s) / (0.25 + t * t)
         assert abs(x / math.sqrt(0.25 / (0.25 + 80**2)) - expected) < 5e-9
 
@@ -124,7 +125,7 @@ def test_churned_heun_has_edms_final_spread():
     # contracts_measured row 4: n = 64, S_churn = 20, data std .5; variances propagated exactly.
     visited, variance = churn(karras(64), 20.0), 80.0**2 + 0.25
     slope = lambda t: t / (0.25 + t * t)
-    for t, s in zip(visited[:-1], visited[1:]):
+    for t, s in itertools.pairwise(visited):
         euler = 1 + (s - t) * slope(t)
         heun = 1 + 0.5 * (s - t) * (slope(t) + euler * slope(s))
         variance = variance + s**2 - t**2 if s > t else variance * (heun if s > 0 else euler) ** 2
@@ -200,7 +201,9 @@ def test_schedules_reference_numbers():
 
 def test_terminal_signal_table():
     # generation_analysis.md section 2, three digits.
-    assert float(DDPM(scaled_linear_betas(1000, 0.0015, 0.0295)).alpha(1000)) ** 2 == pytest.approx(3.2e-6, rel=0.02)
+    assert float(DDPM(scaled_linear_betas(1000, 0.0015, 0.0295)).alpha(1000)) ** 2 == pytest.approx(
+        3.2e-6, rel=0.02
+    )
     assert float(DDPM(np.linspace(1e-4, 0.02, 10)).alpha(10)) ** 2 == pytest.approx(0.904, abs=5e-4)
 
 

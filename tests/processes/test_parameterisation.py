@@ -1,4 +1,4 @@
-"""Parameterisations: exact conversions on every process, EDM's table, closed forms of TrigFlow and MeanFlow."""
+"""Parameterisations: exact conversions on every process, EDM's table, TrigFlow and MeanFlow closed forms."""
 
 import math
 
@@ -44,7 +44,13 @@ PROCESSES = {
     "DDPM": (DDPM(), 400.0, (0.0, 1000.0)),
 }
 EACH = pytest.mark.parametrize("process, t, ends", PROCESSES.values(), ids=PROCESSES)
-PLAIN = {"x0": predict_x0, "noise": predict_noise, "v": predict_v, "velocity": predict_velocity, "score": predict_score}
+PLAIN = {
+    "x0": predict_x0,
+    "noise": predict_noise,
+    "v": predict_v,
+    "velocity": predict_velocity,
+    "score": predict_score,
+}
 PRECONDITIONED = {
     "edm": precondition.edm(0.5),
     "student_t": precondition.student_t(0.5, 8),
@@ -172,7 +178,10 @@ def test_trigonometric_oracle_25(x64):
     c = precondition.trigonometric(sd)(process, t)
     np.testing.assert_allclose(c, (math.cos(t), -math.sin(t) * sd, 1 / sd, t), rtol=1e-12)
     std = lambda s, t: math.sqrt((math.cos(t) * s) ** 2 + (math.sin(t) * sd) ** 2)
-    for s, f, f_cm, f_diff in ((0.5, 1.0, -math.tan(0.5) * x / sd, 0.0), (0.3, 0.66536719, -0.29725299, 0.71565910)):
+    for s, f, f_cm, f_diff in (
+        (0.5, 1.0, -math.tan(0.5) * x / sd, 0.0),
+        (0.3, 0.66536719, -0.29725299, 0.71565910),
+    ):
         consistent, posterior_mean = x * s / std(s, t), math.cos(t) * s**2 / std(s, t) ** 2 * x
         np.testing.assert_allclose(consistent, f, atol=5e-9)
         np.testing.assert_allclose((consistent - c.c_skip * x) / c.c_out, f_cm, atol=5e-9)
@@ -202,7 +211,9 @@ def test_mean_flow_oracle_24(x64):
 def test_velocity_of_flow_matching_is_noise_minus_image(x64):
     x0, noise, t = jnp.array([0.3]), jnp.array([-1.1]), 0.35
     x_t = (1 - t) * x0 + t * noise
-    np.testing.assert_allclose(conversions.velocity_from_x0(FlowMatching(), x_t, t, x0), noise - x0, rtol=1e-12)
+    np.testing.assert_allclose(
+        conversions.velocity_from_x0(FlowMatching(), x_t, t, x0), noise - x0, rtol=1e-12
+    )
     np.testing.assert_allclose(predict_velocity(FlowMatching(), t)[:2], (1, -t), rtol=1e-12)
 
 
@@ -237,7 +248,9 @@ def test_poisson_field_round_trip(x64, z):
 def test_poisson_field_of_an_imperfect_network_stays_finite():
     x = jnp.ones(4)
     for z, v_x, v_z in ((0.0, jnp.zeros(4), 0.0), (0.1, 9 * jnp.ones(4), -1.0), (10.0, jnp.ones(4), 0.3)):
-        value, grad = jax.value_and_grad(lambda v: jnp.sum(x0_from_poisson_field(x, z, v, v_z)))(v_x)
+        value, grad = jax.value_and_grad(
+            lambda v, z=z, v_z=v_z: jnp.sum(x0_from_poisson_field(x, z, v, v_z))
+        )(v_x)
         assert jnp.isfinite(value) and jnp.all(jnp.isfinite(grad))
 
 
@@ -247,7 +260,7 @@ def test_coefficients_transform():
         coefficients = {**PLAIN, **PRECONDITIONED}[name]
         batched = jax.jit(jax.vmap(lambda t, f=coefficients: f(VP(), t)))(t)
         single = coefficients(VP(), t[2])
-        for a, b in zip(batched, single):
+        for a, b in zip(batched, single, strict=True):
             np.testing.assert_allclose(a[2], b, rtol=1e-5, err_msg=name)
 
 
