@@ -58,8 +58,8 @@ class Prior(struct.PyTreeNode):
         Returns:
             `(given, combine, offset)`: `given(variance) -> (log p(x | variance) - offset, statistics)`, and
             the linear `combine(statistics) -> E[x0 | x]`. Averaging statistics instead of means makes a
-            denoiser cost one transform, however many nodes the law uses; the offset keeps the log densities of
-            large images apart in float32.
+            denoiser cost one transform, however many nodes the law uses; the offset keeps the log densities
+            of large images apart in float32.
         """
         raise NotImplementedError
 
@@ -221,8 +221,8 @@ def one_number(name, value, prior):
     """
     if jnp.ndim(value):
         raise ValueError(
-            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} "
-            "(voxel-wise or per-coefficient time): use GaussianPrior, MixturePrior (small images) or DiagonalGaussianPrior."
+            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} (one time per "
+            "voxel or coefficient): use DiagonalGaussianPrior, or GaussianPrior or MixturePrior for small images."
         )
     return value
 

@@ -156,8 +156,8 @@ def measurement(operator, y, noise_std, shape, is_complex, dtype):
     data = measured(y).astype(dtype)
     if data.size != matrix.shape[0]:
         raise ValueError(
-            f"posterior: y has {data.size} real components, the operator gives {matrix.shape[0]} for an image "
-            f"of shape {shape}: is y real where A(x) is complex, or from another operator?"
+            f"posterior: y has {data.size} real components, the operator gives {matrix.shape[0]} for an "
+            f"image of shape {shape}: is y real where A(x) is complex, or from another operator?"
         )
     # A complex entry has the same variance in both of its components.
     doubled = jax.tree.map(

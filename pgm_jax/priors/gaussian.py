@@ -42,8 +42,8 @@ class GaussianPrior(Prior):
     """The Gaussian `N(mean, cov)` over small images, `GaussianPrior(mean, cov)`.
 
     The eigendecomposition of the covariance is computed once, when the prior is built from arrays, and kept
-    as leaves: each noise level costs two matrix-vector products. Voxel-wise times are exact too, by one Cholesky
-    factorisation a level.
+    as leaves: each noise level costs two matrix-vector products. Voxel-wise times are exact too, by one
+    Cholesky factorisation a level.
 
     Attributes:
         mean: array of the image's shape, real or complex.

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from pgm_jax.core import safe_divide
@@ -13,13 +12,10 @@ from pgm_jax.priors.base import Prior, one_number, working_dtype
 from pgm_jax.priors.circulant import gram_spectrum, is_circulant
 from pgm_jax.priors.dense import HIGHEST
 from pgm_jax.priors.diagonal import DiagonalGaussianPrior
+from pgm_jax.priors.evidence import likely_variance, multiplicity
 from pgm_jax.priors.linear_posterior import LinearPosterior
 from pgm_jax.priors.spectrum import RadialSpectrum, fit_spectrum
 from pgm_jax.processes.normal import unit_normal
-
-# Decades around the mean energy, then around the best candidate, in which the noise variance is looked for.
-_SCANS = ((-10.0, 1.0), (-0.46, 0.46))
-_SCAN_NODES = 25
 
 
 class StationaryGaussianPrior(Prior):
@@ -130,10 +126,12 @@ class StationaryGaussianPrior(Prior):
         signal = alpha**2 * power
         spectrum = self._transform(x - alpha * mean)
         energy = jnp.abs(spectrum) ** 2 / (2 if self.is_complex else 1)
-        count = jnp.ravel(jnp.broadcast_to(self._multiplicity(dtype), signal.shape))
+        count = jnp.ravel(
+            jnp.broadcast_to(multiplicity(self.power.shape, self.is_complex, dtype), signal.shape)
+        )
         # A product, not a sum: XLA's CPU reductions would compute the logarithms one by one.
         weighted = lambda terms: jnp.dot(jnp.ravel(terms), count, precision=HIGHEST)
-        nearby = self._likely_variance(energy, signal, weighted)
+        nearby = likely_variance(energy, signal, weighted)
         level = signal + nearby
         inverse, ratio = 1 / level, energy / level
 
@@ -209,9 +207,17 @@ class StationaryGaussianPrior(Prior):
 
         Returns:
             `StationaryGaussianPrior` with an image as mean, or `LinearPosterior`.
+
+        Raises:
+            ValueError: if `circulant=True` and noise_std is not one number.
         """
+        one_level = not isinstance(noise_std, (tuple, list)) and jnp.ndim(noise_std) == 0
+        if circulant and not one_level:
+            raise ValueError(
+                "posterior: a circulant problem has one noise_std for all of y; say circulant=False."
+            )
         if circulant is None:
-            circulant = jnp.ndim(jax.tree.leaves(noise_std)[0]) == 0 and is_circulant(self, operator)
+            circulant = one_level and is_circulant(self, operator)
         if not circulant:
             return LinearPosterior(self, operator, y, noise_std, rtol, max_steps)
         mean = self.mean_image
@@ -240,21 +246,3 @@ class StationaryGaussianPrior(Prior):
         if self.is_complex:
             return jnp.fft.ifftn(spectrum, axes=self._axes, norm="ortho")
         return jnp.fft.irfftn(spectrum, s=self.power.shape[:-1], axes=self._axes, norm="ortho")
-
-    def _multiplicity(self, dtype):
-        """Real components that each kept frequency stands for, along the last spatial axis."""
-        width = self.power.shape[-2]
-        k = np.arange(width if self.is_complex else width // 2 + 1)
-        single = (not self.is_complex) & ((k == 0) | (2 * k == width))
-        column = (1,) * len(self._axes[1:]) + (-1, 1)
-        return jnp.asarray(np.where(single, 1.0, 2.0), dtype).reshape(column)
-
-    def _likely_variance(self, energy, signal, weighted):
-        """A noise variance near the evidence's maximum, by two scans; a constant to derivatives."""
-        energy, signal = jax.lax.stop_gradient((energy, signal))
-        evidence = jax.vmap(lambda v: -weighted(energy / (signal + v) + jnp.log(signal + v)))
-        centre = jnp.mean(energy) + jnp.finfo(energy.dtype).tiny
-        for decades in _SCANS:
-            candidates = centre * jnp.logspace(*decades, _SCAN_NODES, dtype=energy.dtype)
-            centre = candidates[jnp.argmax(evidence(candidates))]
-        return centre

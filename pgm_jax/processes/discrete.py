@@ -189,11 +189,7 @@ class Discrete(struct.PyTreeNode):
         return _draw(key, keep * x_t + (1 - keep) * self._base(x_t), x_t.dtype)
 
     def mix(self, *args, **kwargs):
-        """Refuses: see the error. `tilt` and `sde` refuse alike.
-
-        Raises:
-            ValueError: always.
-        """
+        """Raises ValueError: an affine state is needed. `tilt` and `sde` refuse alike."""
         raise ValueError(
             "A categorical state is not alpha x0 + sigma noise, so it has no mix, tilt, drift or ODE: use a "
             "sampler that calls process.reverse, such as ancestral() or ddim(eta), and guide the class "
@@ -243,10 +239,8 @@ class Discrete(struct.PyTreeNode):
 
 
 def _draw(key, probabilities, dtype):
-    states = probabilities.shape[-1]
-    safe = jnp.where(probabilities > 0, probabilities, 1.0)
-    logits = jnp.where(probabilities > 0, jnp.log(safe), -jnp.inf)
-    return jax.nn.one_hot(jax.random.categorical(key, logits), states, dtype=dtype)
+    drawn = jax.random.categorical(key, jnp.log(probabilities))
+    return jax.nn.one_hot(drawn, probabilities.shape[-1], dtype=dtype)
 
 
 def _no_end_point(x1):

@@ -146,9 +146,9 @@ class Circle(Schedule):
     sigma_data: Any
 
     def alpha(self, t):
+        # The sine is exactly 0 at the quarter turn, where the cosine is only rounded to 0.
         xp = namespace(t, self)
-        # exactly 0 at the quarter turn, where the cosine is only rounded to 0
-        return xp.where(t >= 0.5 * xp.pi * (1 - 1e-7), 0.0, xp.cos(t))
+        return xp.sin(0.5 * xp.pi - t)
 
     def sigma(self, t):
         return self.sigma_data * namespace(t, self).sin(t)

@@ -1,0 +1,3 @@
+"""Figures and reports of finished runs; arrays come in, files go out."""
+
+from pgm_jax.report.comparison import Panel as Panel, comparison_figure as comparison_figure

@@ -1,15 +1,20 @@
 """MRI recipes (review 3.1.2)."""
 
-from pgm_jax.recipes.mri.brain_prior import brain_prior as brain_prior
+from pgm_jax.recipes.mri.brain_prior import brain_prior as brain_prior, brain_spectrum as brain_spectrum
 from pgm_jax.recipes.mri.scan import (
+    BrainSlices as BrainSlices,
     Scan as Scan,
     brain_slices as brain_slices,
     smooth_phase as smooth_phase,
     undersampled_scan as undersampled_scan,
+    unpad as unpad,
 )
 from pgm_jax.recipes.mri.undersampled_brain import (
     METHODS as METHODS,
     Settings as Settings,
+    evaluations as evaluations,
+    posterior_draws as posterior_draws,
     reconstruct as reconstruct,
     scores as scores,
+    settings as settings,
 )

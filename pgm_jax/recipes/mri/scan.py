@@ -80,6 +80,19 @@ def brain_slices(name, count=None, min_anatomy=0.25, progress=None):
     return BrainSlices(data.pad_or_crop(chosen, padded), found, tuple(volume.spacing[1:]), size)
 
 
+def unpad(image, size):
+    """Crops a padded slice back to the size of its volume.
+
+    Args:
+        image: (height, width, ...) array.
+        size: (height, width) before padding.
+
+    Returns:
+        Array of that size.
+    """
+    return data.pad_or_crop(image, size)
+
+
 def smooth_phase(key, height, width, terms=4):
     """Draws a smooth phase map: a random sum of the lowest 2-D cosines, of about one turn across the field.
 

