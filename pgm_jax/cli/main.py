@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pgm_jax.core.extras import MissingExtra, require
-
 DESCRIPTION = (
     "Physics-inspired generative models and the physics of medical imaging. Start with `pgm demo`; every verb has --help."
 )
@@ -23,17 +21,27 @@ def main(argv=None) -> int:
         the environment the whole traceback is shown instead.
     """
     try:
-        tyro = require("tyro", "cli")
+        tyro = _tyro()
         tyro.extras.subcommand_cli_from_dict(_verbs(tyro), prog="pgm", description=DESCRIPTION, args=argv)
     except KeyboardInterrupt:
         print("pgm: interrupted; files are written whole or not at all", file=sys.stderr)
         return 130
-    except (MissingExtra, ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         if os.environ.get("PGM_TRACEBACK"):
             raise
         print(f"pgm: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _tyro():
+    try:
+        import tyro
+    except ModuleNotFoundError:
+        from pgm_jax.core import require
+
+        return require("tyro", "cli")
+    return tyro
 
 
 def _verbs(tyro):

@@ -221,8 +221,8 @@ def one_number(name, value, prior):
     """
     if jnp.ndim(value):
         raise ValueError(
-            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} (one time per "
-            "voxel or coefficient): use DiagonalGaussianPrior, or GaussianPrior or MixturePrior for small images."
+            f"{prior} is exact for one time per image, but {name} has shape {jnp.shape(value)} (a time per "
+            "voxel or coefficient): use DiagonalGaussianPrior; small: GaussianPrior, MixturePrior."
         )
     return value
 

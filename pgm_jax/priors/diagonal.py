@@ -42,7 +42,7 @@ class DiagonalGaussianPrior(Prior):
         mean = jnp.asarray(self.mean)
         if x.shape != mean.shape or jnp.iscomplexobj(x) != jnp.iscomplexobj(mean):
             raise ValueError(
-                f"DiagonalGaussianPrior: image {x.shape} {x.dtype}, but the mean is {mean.shape} {mean.dtype}."
+                f"DiagonalGaussianPrior: image {x.shape} {x.dtype}, but mean {mean.shape} {mean.dtype}."
             )
         prior_variance = jnp.broadcast_to(jnp.asarray(self.variance, working_dtype(x)), x.shape)
         residual = x - alpha * mean

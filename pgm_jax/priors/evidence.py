@@ -12,8 +12,8 @@ _NODES = 25
 def multiplicity(shape, is_complex: bool, dtype):
     """Counts the real components that each kept frequency stands for.
 
-    A complex image keeps all frequencies, two components each. A real one keeps w // 2 + 1 of the last spatial
-    axis, and all but the first (and the last, for even w) stand for their mirror image too.
+    A complex image keeps all frequencies, two components each. A real one keeps w // 2 + 1 of the last
+    spatial axis, and all but the first (and the last, for even w) stand for their mirror image too.
 
     Args:
         shape: shape of the image, (..., w, channel).
@@ -32,8 +32,8 @@ def multiplicity(shape, is_complex: bool, dtype):
 def likely_variance(energy, signal, weighted):
     """Finds a noise variance near the maximum of the evidence, by two scans.
 
-    It is a reference level from which float32 evidence is measured, a constant to derivatives: the result of
-    nothing depends on it but by rounding.
+    It is a reference level from which float32 evidence is measured, a constant to derivatives: results
+    depend on it by rounding only.
 
     Args:
         energy: squared modulus per real component at each frequency.

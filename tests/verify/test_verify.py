@@ -39,7 +39,8 @@ def test_exact_guidance_falls_at_its_order(sampler, order):
     coarse, fine = (
         verify.run_case(verify.Case(sampler=sampler, steps=n), samples=64)["cov_err"] for n in (40, 160)
     )
-    assert coarse / fine == pytest.approx(4.0**order, rel=0.35)
+    # The order in the step, over two halvings in float32; tests/samplers shows it to two digits.
+    assert order - 0.15 < math.log(coarse / fine, 4) < order + 0.4
 
 
 def test_moment_matching_is_exact_for_normal_noise():
