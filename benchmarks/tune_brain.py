@@ -23,8 +23,8 @@ FILE = Path(pgm_jax.__file__).parent / "recipes" / "mri" / "undersampled_brain.j
 START = Settings(cg_steps=8, tv_weight=0.004, tv_steps=200, steps=30, cg=5, eta=0.5)
 TABLE = {
     "cg_sense": {"cg_steps": (4, 5, 6, 7, 8, 10, 12)},
-    "tv": {"tv_weight": (0.001, 0.002, 0.003, 0.004, 0.006, 0.008), "tv_steps": (300, 600, 1200)},
-    "dds": {"steps": (20, 40), "cg": (2, 5, 10, 20)},
+    "tv": {"tv_weight": (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012), "tv_steps": (150, 400)},
+    "dds": {"steps": (20, 40), "cg": (5, 10, 20)},
     "edm_dds": {"eta": (0.0, 0.5, 0.85, 1.0)},
 }
 

@@ -37,12 +37,26 @@ def inner(a, b):
 
 
 def squared_norm(a):
-    """Computes `sum |a|^2` over every axis as a real scalar; see `inner`."""
+    """Computes `sum |a|^2` over every axis; see `inner`.
+
+    Args:
+        a: real or complex array of any shape.
+
+    Returns:
+        Real scalar.
+    """
     return inner(a, a)
 
 
 def real_size(x) -> int:
-    """Counts the real numbers in `x`: its size, twice that for complex arrays."""
+    """Counts the real numbers in `x`: its size, twice that for complex arrays.
+
+    Args:
+        x: real or complex array of any shape.
+
+    Returns:
+        Python integer.
+    """
     return int(np.prod(x.shape)) * (2 if jnp.issubdtype(x.dtype, jnp.complexfloating) else 1)
 
 

@@ -11,15 +11,38 @@ _PRIOR = 0xFFFFFFFF
 
 
 def sample_key(key, index):
-    """Returns the key of sample number `index` of a run: `fold_in(key, index)`."""
+    """Derives the key of one sample of a run: `fold_in(key, index)`.
+
+    Args:
+        key: PRNG key of the run.
+        index: number of the sample, from 0.
+
+    Returns:
+        PRNG key.
+    """
     return jax.random.fold_in(key, index)
 
 
 def step_key(sample_key, step):
-    """Returns the key of step number `step` of one sample: `fold_in(sample_key, step)`."""
+    """Derives the key of one step of one sample: `fold_in(sample_key, step)`.
+
+    Args:
+        sample_key: PRNG key of the sample.
+        step: number of the step, from 0.
+
+    Returns:
+        PRNG key.
+    """
     return jax.random.fold_in(sample_key, step)
 
 
 def prior_key(sample_key):
-    """Returns the key with which one sample draws its starting point."""
+    """Derives the key with which one sample draws its starting point.
+
+    Args:
+        sample_key: PRNG key of the sample.
+
+    Returns:
+        PRNG key.
+    """
     return jax.random.fold_in(sample_key, _PRIOR)

@@ -27,6 +27,12 @@ def names() -> tuple[str, ...]:
 def describe(name: str) -> DataSet:
     """Returns the table row of a data set: package, licence, modality, units, subject, role.
 
+    Args:
+        name: name of a real data set.
+
+    Returns:
+        `DataSet`.
+
     Raises:
         DataError: for an unknown name, listing those that exist.
     """
@@ -39,7 +45,17 @@ def describe(name: str) -> DataSet:
 
 
 def cached(name: str) -> bool:
-    """Says whether a data set lies in the cache, complete and unaltered. Raises DataError if unknown."""
+    """Says whether a data set lies in the cache, complete and unaltered.
+
+    Args:
+        name: name of a real data set.
+
+    Returns:
+        True if it needs no download.
+
+    Raises:
+        DataError: for an unknown name.
+    """
     row = describe(name)
     return is_cached(row.carrier, _members(row))
 

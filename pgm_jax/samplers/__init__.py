@@ -22,3 +22,4 @@ from pgm_jax.samplers.ode import (
     dpmpp_2s as dpmpp_2s,
     heun as heun,
 )
+from pgm_jax.samplers.pfgm import pfgm_ode as pfgm_ode

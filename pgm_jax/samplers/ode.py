@@ -78,7 +78,7 @@ def dpmpp_2m():
         memory = (current.x0, jnp.where(jnp.isfinite(h), h, 0.0).astype(previous_h.dtype))
         return state._replace(x=x, guidance=guidance, memory=memory)
 
-    return Sampler(init, step, _finite_start)
+    return Sampler(init, step, finite_start)
 
 
 def dpmpp_2s():
@@ -103,7 +103,7 @@ def dpmpp_2s():
         x = jax.lax.cond(jnp.all(process.sigma(s) > 0), second, first, x_t)
         return state._replace(x=x, guidance=guidance)
 
-    return Sampler(empty, step, _finite_start)
+    return Sampler(empty, step, finite_start)
 
 
 def _log_ratio(process, t):
@@ -111,14 +111,15 @@ def _log_ratio(process, t):
     return jnp.log(ratio)
 
 
-def _finite_start(process, grid):
+def finite_start(process, grid):
+    """Refuses a grid whose first time has no finite ln(alpha / sigma), and voxel-wise grids."""
     first = grid[0]
     alpha, sigma = np.asarray(process.alpha(first)), np.asarray(process.sigma(first))
     if not (alpha > 0).all() or not (sigma > 0).all():
         raise ValueError(
-            "DPM-Solver++ needs a finite ln(alpha / sigma) at its first time, but this grid starts where "
+            "A sampler in ln(sigma / alpha) needs it finite at its first time, but this grid starts where "
             f"alpha is {alpha.min():.3g} and sigma {sigma.min():.3g}: start the grid slightly below "
             "(t_max=0.999), or use heun()."
         )
     if grid.ndim > 1:
-        raise ValueError("DPM-Solver++ steps all voxels by one ratio: use ddim() or heun() on a voxel-wise grid.")
+        raise ValueError("A sampler in ln(sigma / alpha) steps all voxels alike: use ddim() or heun() on a voxel-wise grid.")

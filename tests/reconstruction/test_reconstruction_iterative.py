@@ -103,3 +103,13 @@ def test_a_real_image_stays_real():
     sense, y = _scan(7, 6, 2, np.complex64)
     image, _ = tv(op.RealImage(sense), y, 0.01, steps=10)
     assert image.dtype == jnp.float32
+
+
+def test_tv_reaches_the_same_minimum_at_any_balance_and_sooner_at_a_good_one(x64):
+    sense, y = _scan(12, 10)
+    weight = 0.01
+    (best, _), *others = [tv(sense, y, weight, steps=4000, balance=b) for b in (1.0, 10.0, 0.2)]
+    for image, _ in others:
+        np.testing.assert_allclose(image, best, atol=1e-4)
+    slow, quick = (tv(sense, y, weight, steps=60, balance=b)[1].objective[-1] for b in (1.0, 10.0))
+    assert quick < slow

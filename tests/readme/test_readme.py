@@ -1,0 +1,29 @@
+"""The README's example runs and its answer is right; its commands name things that exist."""
+
+import pathlib
+import re
+
+import pytest
+
+README = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_example_runs_and_is_right(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    mean_error, cov_error = map(float, capsys.readouterr().out.split())
+    # 1000 draws: five standard errors of a mean and of a variance of order one.
+    assert mean_error < 0.16 and cov_error < 0.25
+
+
+@pytest.mark.parametrize("room", re.findall(r"^\| `(\w+)`", README, re.MULTILINE))
+def test_every_room_of_the_table_exists(room):
+    import pgm_jax
+
+    assert getattr(pgm_jax, room).__doc__
+
+
+def test_the_two_commands_are_there_to_paste():
+    commands = re.findall(r"```\n(pip install .*?)\n```", README)
+    assert len(commands) == 2
+    assert commands[0].endswith("&& pgm demo") and commands[1].endswith("&& pytest")
