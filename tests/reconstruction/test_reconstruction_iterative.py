@@ -107,9 +107,7 @@ def test_a_real_image_stays_real():
 
 def test_tv_reaches_the_same_minimum_at_any_balance_and_sooner_at_a_good_one(x64):
     sense, y = _scan(12, 10)
-    weight = 0.01
-    (best, _), *others = [tv(sense, y, weight, steps=4000, balance=b) for b in (1.0, 10.0, 0.2)]
-    for image, _ in others:
-        np.testing.assert_allclose(image, best, atol=1e-4)
-    slow, quick = (tv(sense, y, weight, steps=60, balance=b)[1].objective[-1] for b in (1.0, 10.0))
-    assert quick < slow
+    final = [tv(sense, y, 0.01, steps=4000, balance=b)[1].objective[-1] for b in (1.0, 10.0, 0.2)]
+    np.testing.assert_allclose(final, final[0], rtol=1e-4)
+    slow, quick = (tv(sense, y, 0.01, steps=60, balance=b)[1].objective[-1] for b in (1.0, 10.0))
+    assert final[0] * (1 - 1e-4) < quick < slow
