@@ -22,8 +22,12 @@ PROCESSES = {"edm": EDM(), "vp": VP(), "ve": VE(0.01, 50.0), "flow": FlowMatchin
 
 
 def _guided(guidance, denoise, process, x_t, t):
-    estimator = guidance(lift(process, denoise))
-    return estimator.apply(jax.random.key(0), x_t, t, estimator.init(x_t))[0]
+    @jax.jit
+    def apply(x_t, t):
+        estimator = guidance(lift(process, denoise))
+        return estimator.apply(jax.random.key(0), x_t, t, estimator.init(x_t))[0]
+
+    return apply(x_t, jnp.asarray(t, x_t.real.dtype))
 
 
 def _tight(likelihood):
@@ -34,11 +38,15 @@ def _tight(likelihood):
 def test_both_are_the_denoiser_of_the_posterior(x64, name):
     """Row 2: at any level, 1e-15; the posterior itself is computed by normal equations in numpy."""
     process, problem = PROCESSES[name], gaussian_problem()
+    run = {
+        guidance: jax.jit(functools.partial(_guided, guidance, problem.prior.denoiser(process), process))
+        for guidance in (exact(problem.prior, problem.likelihood), _tight(problem.likelihood))
+    }
     for t in (0.9, 0.5, 0.1):
         x_t = jnp.linspace(-2, 2, 8) * float(process.sigma(t) + process.alpha(t))
         truth = problem.posterior.denoiser(process)(x_t, t)
-        for guidance in (exact(problem.prior, problem.likelihood), _tight(problem.likelihood)):
-            estimate = _guided(guidance, problem.prior.denoiser(process), process, x_t, t)
+        for guided in run.values():
+            estimate = guided(x_t, t)
             np.testing.assert_allclose(estimate.x0, truth, rtol=0, atol=3e-13 * float(jnp.abs(truth).max()))
             # A likelihood gradient keeps the state.
             np.testing.assert_allclose(process.mix(estimate, t), x_t, rtol=1e-13)
@@ -105,10 +113,16 @@ def _matched(problem):
     return _tight(problem.likelihood)
 
 
-@pytest.mark.parametrize("name", ["edm", "vp", "ve", "flow"])
-@pytest.mark.parametrize("method, order", [("ancestral", 1), ("euler", 1), ("heun", 2)])
-def test_exact_guidance_converges_to_the_posterior(x64, name, method, order):
+ORDERS = {"ancestral": 1, "euler": 1, "heun": 2}
+FAST = ("edm ancestral", "vp heun", "flow heun")
+ROWS = [f"{name} {method}" for name in ("edm", "vp", "ve", "flow") for method in ORDERS]
+
+
+@pytest.mark.parametrize("row", [row if row in FAST else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])
+def test_exact_guidance_converges_to_the_posterior(x64, row):
     """Halving the step divides the error of the covariance by 2 (ancestral, Euler) or by 4 (Heun)."""
+    name, method = row.split()
+    order = ORDERS[method]
     sampler = {"ancestral": ancestral(), "euler": euler(), "heun": heun()}[method]
     errors = _errors(name, sampler, _exact, (80, 160))
     assert math.log2(errors[0, 1] / errors[1, 1]) == pytest.approx(order, abs=0.15), errors
@@ -117,8 +131,7 @@ def test_exact_guidance_converges_to_the_posterior(x64, name, method, order):
     assert (errors[:, 0] < 1e-12).all()
 
 
-@pytest.mark.parametrize("name", ["edm", "vp"])
-@pytest.mark.parametrize("method", ["ancestral", "heun"])
+@pytest.mark.parametrize("name, method", [("edm", "heun"), ("vp", "ancestral")])
 def test_moment_matching_is_exact_guidance_on_gaussian_data(x64, name, method):
     sampler = {"ancestral": ancestral(), "heun": heun()}[method]
     pair = [_errors(name, sampler, guidance, (12,)) for guidance in (_exact, _matched)]
@@ -134,7 +147,7 @@ STEPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["edm", "vp"])
+@pytest.mark.parametrize("name", ["edm", pytest.param("vp", marks=pytest.mark.slow)])
 def test_covariance_error_by_steps(x64, name):
     """Row 2's shape on this problem: ancestral 20, 100, 500 and Heun 20, 80 on the default levels."""
     problem, process = gaussian_problem(), PROCESSES[name]
@@ -155,9 +168,12 @@ def _three_atoms(process):
     return EmpiricalPrior(jnp.array([[-1.0], [0.2], [1.5]]), jnp.array([0.2, 0.5, 0.3]))
 
 
-@pytest.mark.parametrize("df, slope", [(3.0, 0.31462549650), (8.0, 0.19285141303), (64.0, 0.06822071107)])
+@pytest.mark.parametrize("df, slope", [(3.0, 0.314625496282), (8.0, 0.192851413030), (64.0, 0.068220711070)])
 def test_finite_d_conditional_velocity(x64, df, slope):
-    """O13: three atoms, m = .6, tau = .4, x = .9, sigma = 1.1: dx/dr of the conditional flow."""
+    """O13: three atoms, m = .6, tau = .4, x = .9, sigma = 1.1: dx/dr of the conditional flow.
+
+    foundations.md prints .31462549650 at D = 3; the three-term sum in numpy gives .314625496282.
+    """
     process = PFGMpp(df)
     prior = _three_atoms(process)
     likelihood = GaussianLikelihood.create(Matrix(jnp.ones((1, 1))), jnp.array([0.6]), 0.4)
@@ -178,7 +194,7 @@ def test_finite_d_exact_guidance_by_tilt(x64, df):
         np.testing.assert_allclose(estimate.x0, posterior.denoiser(process)(x_t, sigma), atol=4e-14)
 
 
-@pytest.mark.parametrize("df", [1.0, 8.0, 64.0])
+@pytest.mark.parametrize("df", [1.0, 64.0])
 def test_finite_d_exact_guidance_of_a_gaussian(x64, df):
     """The same for a dense Gaussian, whose averages over the radius are quadratures."""
     process, problem = PFGMpp(df), gaussian_problem()
@@ -266,16 +282,14 @@ def _check_one_level(df, size):
     assert found[0] < 1.25 * found[1] and found[0] < 0.7 * found[2]
 
 
-@pytest.mark.parametrize("df", [8.0, 128.0])
-@pytest.mark.parametrize("size", [8, 32])
-def test_finite_d_moment_matching_at_one_level(x64, df, size):
-    _check_one_level(df, size)
+def test_finite_d_moment_matching_at_one_level(x64):
+    _check_one_level(8.0, 8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("df", [8.0, 128.0])
-def test_finite_d_moment_matching_at_one_level_128(x64, df):
-    _check_one_level(df, 128)
+@pytest.mark.parametrize("df, size", ONE_LEVEL)
+def test_finite_d_moment_matching_at_every_size(x64, df, size):
+    _check_one_level(df, size)
 
 
 def test_chain_order_is_nearest_to_the_network_first(x64):

@@ -168,8 +168,11 @@ def _family(name, k):
     return process, Moments(euler_maruyama(k), linear_denoiser(process, 0.5), process)
 
 
-@pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 1.7])
-@pytest.mark.parametrize("name", ["vp", "ve", "edm"])
+@pytest.mark.parametrize(
+    "name, k",
+    [("vp", 0.0), ("vp", 0.5), ("vp", 1.0), ("ve", 1.0), ("edm", 1.7)]
+    + [pytest.param(name, k, marks=pytest.mark.slow) for name in ("ve", "edm") for k in (0.0, 0.5)],
+)
 def test_reverse_sde_family_shares_its_marginals(x64, name, k):
     """O19: every k ends at the marginal's variance, with an error of first order; the recursion is exact."""
     process, moments = _family(name, k)

@@ -43,8 +43,6 @@ def test_no_callback_and_one_scan(name):
     lowered = jax.jit(run).lower(jax.random.key(0), problem.likelihood)
     text = lowered.as_text()
     assert "callback" not in text and "stablehlo.while" in text
-    longer = np.concatenate([grid, grid[1:] * 0.999 + 0.0]) if False else np.repeat(grid, 2)[:-1]
-    del longer
     # Twice the steps, the same program but for its table of times.
     finer = np.interp(np.linspace(0, len(grid) - 1, 2 * len(grid) - 1), np.arange(len(grid)), grid)
     fine = jax.jit(
@@ -89,8 +87,8 @@ def test_the_process_of_a_traced_d_is_that_of_the_number(key):
     np.testing.assert_allclose(traced, plain, rtol=2e-5, atol=1e-6)
 
 
-def test_a_new_grid_of_the_same_length_is_a_new_program():
-    """The grid is host data: it is fixed when the program is traced, so rises are known without a branch."""
+def test_only_rising_grids_have_a_branch():
+    """The grid is host data, fixed when the program is traced: a grid that only descends has no branch."""
     descending = jax.make_jaxpr(lambda k: sample_one(k, ddim(), _denoise, EDM(), [1.0, 0.5, 0.0], shape=(2,)))
     rising = jax.make_jaxpr(lambda k: sample_one(k, ddim(), _denoise, EDM(), [0.5, 1.0, 0.0], shape=(2,)))
     assert "cond[" not in str(descending(jax.random.key(0))) and "cond[" in str(rising(jax.random.key(0)))
