@@ -1,4 +1,7 @@
-"""Eight simulated CPU devices, strict rank promotion, and a float64 fixture for every test."""
+"""Eight simulated CPU devices, strict rank promotion, a compilation cache, and a float64 fixture for every test."""
+
+import os
+import pathlib
 
 import jax
 
@@ -7,6 +10,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Queued programs with collectives can starve each other on simulated devices and abort the process.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A second run of the suite compiles almost nothing.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 import pytest  # noqa: E402
 

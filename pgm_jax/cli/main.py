@@ -34,6 +34,17 @@ def main(argv=None) -> int:
     return 0
 
 
+def console() -> None:
+    """Runs `main` as the installed command and ends the process with its status."""
+    status = main()
+    if status == 130:
+        # An interrupted computation may still run in XLA's threads, which crash if the interpreter tears down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _tyro():
     try:
         import tyro
@@ -112,4 +123,4 @@ def _verbs(tyro):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -48,7 +48,5 @@ def _narrow(log_only, low, high, nodes):
     log_f = jnp.where(jnp.isnan(log_f), -jnp.inf, log_f)
     inside = log_f > jnp.max(log_f) - _DEPTH
     step = u[1] - u[0]
-    return (
-        jnp.maximum(low, jnp.min(jnp.where(inside, u, high)) - step),
-        jnp.minimum(high, jnp.max(jnp.where(inside, u, low)) + step),
-    )
+    lowest, highest = jnp.min(jnp.where(inside, u, high)), jnp.max(jnp.where(inside, u, low))
+    return jnp.maximum(low, lowest - step), jnp.minimum(high, highest + step)

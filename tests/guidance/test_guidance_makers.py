@@ -24,7 +24,7 @@ from pgm_jax.guidance import (
     moment_matching,
     move,
 )
-from pgm_jax.operators import FiniteDifference, GaussianLikelihood, Matrix, Sense, birdcage_maps
+from pgm_jax.operators import FiniteDifference, GaussianLikelihood, Sense, birdcage_maps
 from pgm_jax.priors import GaussianPrior
 from pgm_jax.processes import EDM, VP, FlowMatching, PFGMpp
 from pgm_jax.processes.grid import karras, linear
@@ -68,8 +68,12 @@ def test_chain_of_cfg_and_dps_by_hand(x64, normalise):
     x_t, t, cond = jnp.linspace(-1, 1, 8), 0.4, jnp.full(8, 0.7)
     guided = lambda x: _nonlinear(x, t) + 3.0 * (_nonlinear(x, t, cond) - _nonlinear(x, t))
     fit = lambda x: jnp.sum((likelihood.y - likelihood.operator(guided(x))) ** 2)
-    log_p = (lambda x: -jnp.sqrt(fit(x))) if normalise else (lambda x: -0.5 * fit(x) / likelihood.noise_std**2)
-    found = _apply(chain(cfg(3.0), dps(likelihood, weight, normalise=normalise)), _nonlinear, process, x_t, t, cond)
+    log_p = (
+        (lambda x: -jnp.sqrt(fit(x))) if normalise else (lambda x: -0.5 * fit(x) / likelihood.noise_std**2)
+    )
+    found = _apply(
+        chain(cfg(3.0), dps(likelihood, weight, normalise=normalise)), _nonlinear, process, x_t, t, cond
+    )
     alpha, sigma = process.alpha(t), process.sigma(t)
     x0 = guided(x_t) + weight * sigma**2 / alpha * jax.grad(log_p)(x_t)
     np.testing.assert_allclose(found.x0, x0, rtol=1e-12)
@@ -131,16 +135,23 @@ def test_bias_of_approximate_methods(x64, name):
 
 
 def _bias(mean, cov, truth):
-    gap = np.linalg.norm(np.asarray(mean) - np.asarray(truth.mean)) / math.sqrt(np.trace(np.asarray(truth.cov)))
+    gap = np.linalg.norm(np.asarray(mean) - np.asarray(truth.mean)) / math.sqrt(
+        np.trace(np.asarray(truth.cov))
+    )
     return float(gap), relative_error(cov, truth.cov)
 
 
 def _dps_samples():
     problem, process = gaussian_problem(), EDM()
     draw = lambda key: sample(
-        key, ancestral(), problem.prior.denoiser(process), process, karras(100),
-        shape=(600, 8), guidance=dps(problem.likelihood),
-    )  # fmt: skip
+        key,
+        ancestral(),
+        problem.prior.denoiser(process),
+        process,
+        karras(100),
+        shape=(600, 8),
+        guidance=dps(problem.likelihood),
+    )
     x = np.asarray(jax.jit(draw)(jax.random.key(0)), np.float64)
     return _bias(x.mean(0), np.cov(x.T), problem.posterior)
 
@@ -257,7 +268,9 @@ def test_song_projection_is_a_move(x64, process):
     x_t, t = jnp.linspace(-1, 1, 8), 0.8
     plain = lift(process, _nonlinear).apply(None, x_t, t, ())[0]
     for s in (0.5, 0.1, 0.0):
-        moved = sample_one(jax.random.key(0), ddim(), _nonlinear, process, [t, s], x_init=x_t, guidance=move(target))
+        moved = sample_one(
+            jax.random.key(0), ddim(), _nonlinear, process, [t, s], x_init=x_t, guidance=move(target)
+        )
         noisy = process.alpha(s) * y + process.sigma(s) * (rotation @ z)
         np.testing.assert_allclose(moved, project(process.mix(plain, s), noisy), rtol=1e-14, atol=5e-16)
 
@@ -284,7 +297,7 @@ REPAINT = {1: 0.8487, 2: 1.0324, 5: 1.1708, 10: 1.2108}
 """Mean of x_2 given x_1 = 1.5 by number of repeats, on 20 steps; 1.35 is the exact conditional mean."""
 
 
-@pytest.mark.parametrize("repeats", REPAINT)
+@pytest.mark.parametrize("repeats", [1, 10] + [pytest.param(r, marks=pytest.mark.slow) for r in (2, 5)])
 def test_repaint_mean_by_exact_propagation(x64, repeats):
     """Row 4: RePaint's mean climbs towards the exact conditional mean with the number of repeats."""
     known = known_region(jnp.array([1.0, 0.0]), jnp.array([1.5, 0.0]))
@@ -301,7 +314,7 @@ def _check_repaint(key, repeats, count):
     assert float(x[:, 1].mean()) == pytest.approx(REPAINT[repeats], abs=5 * error)
 
 
-@pytest.mark.parametrize("repeats", [1, 5])
+@pytest.mark.parametrize("repeats", [5])
 def test_repaint_samples(key, repeats):
     """Row 4 by samples through the driver: five standard errors around the propagated mean."""
     _check_repaint(key, repeats, 1000)
@@ -322,17 +335,16 @@ def test_repaint_converges_on_finer_chains(x64):
 
 
 @pytest.mark.parametrize("sampler", [ddim(), ancestral(), heun()], ids=["ddim", "ancestral", "heun"])
-def test_known_region_is_exact_and_a_zero_mask_is_plain(key, sampler):
+def test_known_region_is_exact(key, sampler):
     prior = GaussianPrior(jnp.zeros((2, 3)), jnp.eye(6) + 0.5)
     image = jax.random.normal(key, (2, 3))
     mask = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    for process in (EDM(), VP()):
-        run = lambda guidance: sample_one(
-            key, sampler, prior.denoiser(process), process, linear(6, 0.9), shape=(2, 3), guidance=guidance
-        )
-        found = run(known_region(mask, image))
-        np.testing.assert_array_equal(np.asarray(found)[mask > 0], np.asarray(image)[mask > 0])
-        assert not np.allclose(found, run(None))
+    run = lambda guidance: sample_one(
+        key, sampler, prior.denoiser(VP()), VP(), linear(6, 0.9), shape=(2, 3), guidance=guidance
+    )
+    found = run(known_region(mask, image))
+    np.testing.assert_array_equal(np.asarray(found)[mask > 0], np.asarray(image)[mask > 0])
+    assert not np.allclose(found, run(None))
 
 
 def test_zero_mask_is_the_plain_run(key):
@@ -389,28 +401,64 @@ def test_three_d_consistency_over_slices(x64):
 # Refusals.
 
 
-@pytest.mark.parametrize("guidance, message", [
-    (known_region(jnp.array([1.0, 0.0]), jnp.zeros(2)), r"heun\(\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "guidance, message",
+    [
+        (known_region(jnp.array([1.0, 0.0]), jnp.zeros(2)), r"heun\(\)"),
+    ],
+)
 def test_finite_d_refuses_fresh_regions(guidance, message):
     with pytest.raises(ValueError, match=message):
-        sample_one(jax.random.key(0), ddim(), lambda x, t, c: 0.5 * x, PFGMpp(8.0), [1.0, 0.5], shape=(2,), guidance=guidance)
+        sample_one(
+            jax.random.key(0),
+            ddim(),
+            lambda x, t, c: 0.5 * x,
+            PFGMpp(8.0),
+            [1.0, 0.5],
+            shape=(2,),
+            guidance=guidance,
+        )
 
 
 def test_finite_d_allows_what_needs_no_fresh_noise():
     likelihood = gaussian_problem().likelihood
-    for guidance in (dds(likelihood), dps(likelihood), moment_matching(likelihood), blend(jnp.zeros(8), 0.7), clip(-1, 1), cfg(2.0)):
+    for guidance in (
+        dds(likelihood),
+        dps(likelihood),
+        moment_matching(likelihood),
+        blend(jnp.zeros(8), 0.7),
+        clip(-1, 1),
+        cfg(2.0),
+    ):
         x = sample_one(
-            jax.random.key(0), heun(), _nonlinear, PFGMpp(8.0), [1.0, 0.5, 0.0], shape=(8,), guidance=guidance, cond=jnp.ones(8)
+            jax.random.key(0),
+            heun(),
+            _nonlinear,
+            PFGMpp(8.0),
+            [1.0, 0.5, 0.0],
+            shape=(8,),
+            guidance=guidance,
+            cond=jnp.ones(8),
         )
         assert np.isfinite(x).all()
 
 
 def test_clip_bounds_and_refuses_complex(key):
-    x = sample_one(key, ddim(), lambda x, t, c: 3 * x, EDM(), [1.0, 0.0], shape=(8,), guidance=clip(-0.5, 0.5))
+    x = sample_one(
+        key, ddim(), lambda x, t, c: 3 * x, EDM(), [1.0, 0.0], shape=(8,), guidance=clip(-0.5, 0.5)
+    )
     assert float(jnp.max(jnp.abs(x))) == 0.5
     with pytest.raises(ValueError, match="magnitude"):
-        sample_one(key, ddim(), lambda x, t, c: x, EDM(), [1.0, 0.0], shape=(2,), dtype=jnp.complex64, guidance=clip(0, 1))
+        sample_one(
+            key,
+            ddim(),
+            lambda x, t, c: x,
+            EDM(),
+            [1.0, 0.0],
+            shape=(2,),
+            dtype=jnp.complex64,
+            guidance=clip(0, 1),
+        )
 
 
 def test_one_radius_per_slice_refuses_moment_matching(key):
@@ -421,7 +469,9 @@ def test_one_radius_per_slice_refuses_moment_matching(key):
 
 def test_guidance_state_of_a_chain_nests_and_flows(key):
     """Each transform hands the inner state on."""
-    count = lambda step: correct(lambda key, p, x0, t, n: (x0, n + step), lambda x: jnp.zeros(()), keep_noise=True)
+    count = lambda step: correct(
+        lambda key, p, x0, t, n: (x0, n + step), lambda x: jnp.zeros(()), keep_noise=True
+    )
     estimator = chain(count(1), cfg(1.5), count(10))(lift(EDM(), _nonlinear))
     assert isinstance(estimator, Estimator)
     state = estimator.init(jnp.ones(8))

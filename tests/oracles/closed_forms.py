@@ -9,7 +9,7 @@ ATOMS, WEIGHTS = np.array([-1.0, 0.2, 1.5]), np.array([0.2, 0.5, 0.3])
 
 
 def linear_denoiser(process, std):
-    """The posterior mean of x0 ~ N(0, std^2 I) under Normal noise, `alpha std^2 / (alpha^2 std^2 + sigma^2) x`."""
+    """The posterior mean of N(0, std^2 I) under Normal noise: `alpha std^2 / (alpha^2 std^2 + sigma^2) x`."""
 
     def denoise(x_t, t, cond=None):
         alpha, sigma = process.alpha(t), process.sigma(t)
@@ -49,7 +49,7 @@ def churned_heun_variance(std, grid, gamma, start):
     """EDM's Algorithm 2 with S_noise = 1 on N(0, std^2): the scalar recursion of the variance."""
     rate = lambda level: 1 - std**2 / (std**2 + level**2)
     var = start
-    for t, s in zip(grid[:-1], grid[1:]):
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
         high = t * (1 + gamma)
         var += high**2 - t**2
         slope = rate(high) / high

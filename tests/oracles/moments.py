@@ -64,7 +64,9 @@ class Moments:
         self.sampler, self.process, self.draws = sampler, process, draws
         self._denoise, self._guidance, self._cond, self._x1 = denoise, guidance, cond, x1
         self._down, self._up = jax.jit(self._affine(False)), jax.jit(self._affine(True))
-        self._moved = jax.jit(lambda flat, t, s, like: self._move(flat, jnp.zeros((draws, *like.shape)), t, s, like, False))
+        self._moved = jax.jit(
+            lambda flat, t, s, like: self._move(flat, jnp.zeros((draws, *like.shape)), t, s, like, False)
+        )
 
     def _estimator(self, process):
         estimator = lift(process, self._denoise, self._x1)
@@ -100,7 +102,7 @@ class Moments:
         """Returns `(mean, cov)` of the image at the last time; `mean` (*image), `cov` (N, N) at the first."""
         flat, _ = ravel_pytree(self._start(mean))
         whole = jnp.zeros((flat.size, flat.size), mean.dtype).at[: mean.size, : mean.size].set(cov)
-        for t, s in zip(grid[:-1], grid[1:]):
+        for t, s in zip(grid[:-1], grid[1:], strict=True):
             step = self._up if s > t else self._down
             flat, whole = step(flat, whole, jnp.asarray(t, mean.dtype), jnp.asarray(s, mean.dtype), mean)
         return flat[: mean.size].reshape(mean.shape), whole[: mean.size, : mean.size]
@@ -108,7 +110,7 @@ class Moments:
     def path(self, grid, x):
         """Returns the end of the noise-free path from x: the ODE solution of a deterministic sampler."""
         flat, _ = ravel_pytree(self._start(x))
-        for t, s in zip(grid[:-1], grid[1:]):
+        for t, s in zip(grid[:-1], grid[1:], strict=True):
             flat = self._moved(flat, jnp.asarray(t, x.dtype), jnp.asarray(s, x.dtype), x)
         return flat[: x.size].reshape(x.shape)
 

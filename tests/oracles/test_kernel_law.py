@@ -24,8 +24,14 @@ def _energies(key, df, size, count):
     return jax.lax.map(one, jax.random.split(key, count), batch_size=min(count, 2**20 // size + 1))
 
 
-@pytest.mark.parametrize("df", [0.5, 1.0, 64.0, 2048.0])
-@pytest.mark.parametrize("size", DRAWS)
+def _radius_rows():
+    for size in DRAWS:
+        for df in (0.5, 1.0, 64.0, 2048.0):
+            small = size == 2 or (size == 65536 and df in (0.5, 64.0))
+            yield (size, df) if small else pytest.param(size, df, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("size, df", list(_radius_rows()))
 def test_radius_is_beta_prime(key, size, df):
     energies = np.asarray(_energies(key, df, size, DRAWS[size]), np.float64)
     law = radius_law(size, df)
@@ -73,7 +79,7 @@ QUANTILES = {
 @pytest.mark.parametrize("size, df", QUANTILES)
 def test_closed_quantiles_of_the_radius(x64, size, df):
     """O2: the density integrates to 5, 25, 50, 75 and 95 % at the closed quantiles of R / r."""
-    for level, quantile in zip((0.05, 0.25, 0.5, 0.75, 0.95), QUANTILES[size, df]):
+    for level, quantile in zip((0.05, 0.25, 0.5, 0.75, 0.95), QUANTILES[size, df], strict=True):
         # Offset by 40 in ln R the integrand is below 1e-16.
         grid = np.linspace(np.log(quantile * math.sqrt(df)) - 40, np.log(quantile * math.sqrt(df)), 16001)
         mass = _integrate(np.exp(_radial_log_density(StudentT(float(df)), size, grid)), grid)
@@ -100,7 +106,7 @@ def test_quantiles_of_large_images(x64, size, df, low, median, high):
     grid = np.linspace(math.log(0.05), math.log(max(3.0, 30 * high)), 3001)
     density = np.exp(_radial_log_density(StudentT(float(df)), size, grid + 0.5 * math.log(size)))
     cdf = np.concatenate([[0], np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(grid))])
-    for level, value in zip((0.01, 0.5, 0.99), (low, median, high)):
+    for level, value in zip((0.01, 0.5, 0.99), (low, median, high), strict=True):
         found = math.exp(np.interp(level, cdf, grid))
         assert found == pytest.approx(value, rel=6e-4)
 
@@ -149,7 +155,9 @@ def test_density_integrates_to_one(x64, df):
     """O5 in one and two dimensions."""
     for size in (1, 2):
         grid = np.linspace(-90, 90, 90001) if df < 1 else np.linspace(-45, 45, 30001)
-        assert _integrate(np.exp(_radial_log_density(StudentT(df), size, grid)), grid) == pytest.approx(1, abs=1e-7)
+        assert _integrate(np.exp(_radial_log_density(StudentT(df), size, grid)), grid) == pytest.approx(
+            1, abs=1e-7
+        )
 
 
 @pytest.mark.parametrize("df", [0.5, 3.0, 1000.0, math.inf])
@@ -205,7 +213,7 @@ def _large_draw(key, df):
     return x, *jax.value_and_grad(lambda x: process.log_prior(x, jnp.float32(80.0)))(x)
 
 
-@pytest.mark.parametrize("df", [0.1, 0.5, 1.0, 128.0])
+@pytest.mark.parametrize("df", [0.1, 0.5, 128.0])
 def test_float32_is_finite_on_large_images(key, df):
     for i in range(3):
         draw, value, slope = _large_draw(jax.random.fold_in(key, i), df)
@@ -214,7 +222,9 @@ def test_float32_is_finite_on_large_images(key, df):
 
 def test_event_axes_draw_one_radius_a_slice(key):
     shape, df = (400, 16, 16, 1), 2.0
-    sampled = jax.jit(lambda k: [law.sample(k, shape) for law in (StudentT(df, event_axes=(1, 2, 3)), StudentT(df))])
+    sampled = jax.jit(
+        lambda k: [law.sample(k, shape) for law in (StudentT(df, event_axes=(1, 2, 3)), StudentT(df))]
+    )
     slices, whole = (np.asarray(draw, np.float64) for draw in sampled(key))
     energies = np.sum(slices**2, axis=(1, 2, 3))
     assert scipy.stats.kstest(energies / df, radius_law(256, df).cdf).pvalue > P_VALUE

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import rest_slow
 
 from pgm_jax.operators import Fourier, Hartley, Identity, Matrix, Sense, stack
 from pgm_jax.priors import GaussianPrior, LinearPosterior, StationaryGaussianPrior
@@ -46,7 +47,7 @@ def image(prior, seed=1):
     return jnp.asarray(x + 1j * rng.standard_normal(x.shape) if prior.is_complex else x)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", rest_slow(SHAPES))
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_equals_the_dense_prior(x64, shape, is_complex):
     prior = stationary(shape, is_complex)
@@ -112,7 +113,7 @@ def problem(prior, seed=3):
     return operator, clean + 0.3 * noise * (np.asarray(operator.mask) > 0)[None]
 
 
-@pytest.mark.parametrize("shape", [(6, 5, 1), (4, 6, 1)])
+@pytest.mark.parametrize("shape", rest_slow([(6, 5, 1), (4, 6, 1)]))
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_cartesian_posterior_is_stationary_and_equals_the_dense_one(x64, shape, is_complex):
     prior = stationary(shape, is_complex)
@@ -146,7 +147,7 @@ def test_kspace_formula_of_a_complex_image(x64):
     np.testing.assert_allclose(np.fft.fftshift(post.power, (0, 1))[..., 0], variance, atol=1e-13)
 
 
-@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("is_complex", rest_slow([True, False]))
 def test_general_posterior_mean_and_draws_by_exact_algebra(x64, is_complex):
     prior = stationary((6, 5, 1), is_complex)
     rng = np.random.default_rng(4)
@@ -272,7 +273,7 @@ def test_warnings_outside_of_the_fitted_range():
         StationaryGaussianPrior.fit(images, (1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("df", [0.5, 64.0])
+@pytest.mark.parametrize("df", rest_slow([64.0, 0.5]))
 def test_large_image_in_float32(df):
     n, sigma = 256, 0.5
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n), indexing="ij"))[..., None]

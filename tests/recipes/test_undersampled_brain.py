@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import rest_slow
 
 from pgm_jax.cli import main as cli
 from pgm_jax.operators import adjoint_gap, measure
@@ -83,13 +84,15 @@ def test_unknown_names_are_refused():
         mri.settings(3)
 
 
-def test_demo_writes_its_table_and_figure(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("accelerations", rest_slow([(4,), (4, 8)]))
+def test_demo_writes_its_table_and_figure(accelerations, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mri, "settings", lambda acceleration: TINY)
+    monkeypatch.setattr("pgm_jax.cli.demo.ACCELERATIONS", accelerations)
     assert cli.main(["demo", "--out", str(tmp_path / "out"), "--slices", "1"]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demo.json", "demo.png"]
     table = json.loads((tmp_path / "out" / "demo.json").read_text())
     methods = {"zero_filled", "cg_sense", "tv", "dds_draw", "dds_mean"}
-    for acceleration in (4, 8):
+    for acceleration in accelerations:
         rows = {row["method"]: row for row in table["rows"] if row["acceleration"] == acceleration}
         assert methods <= set(rows)
         columns = {"acceleration", "method", "psnr", "ssim", "nrmse", "nfe", "seconds", "compile_seconds"}

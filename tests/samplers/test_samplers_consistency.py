@@ -1,4 +1,4 @@
-"""Multistep consistency and CTM on Gaussian data, by exact propagation (O21, O23), and log likelihoods (O12)."""
+"""Consistency and CTM on Gaussian data, by exact propagation (O21, O23), and log likelihoods (O12)."""
 
 import math
 
@@ -107,7 +107,11 @@ def test_log_likelihood_of_three_atoms(x64):
     x, times = jnp.array([0.9]), karras(401, 0.3, 50.0)[:-1][::-1]
     exact = float(prior.log_marginal(process, x, 0.3))
     assert exact == pytest.approx(-2.0036128141, abs=6e-11)
-    bare = jax.jit(lambda x: log_likelihood(jax.random.key(0), prior.denoiser(process), process, x, times, divergence="exact"))
+    bare = jax.jit(
+        lambda x: log_likelihood(
+            jax.random.key(0), prior.denoiser(process), process, x, times, divergence="exact"
+        )
+    )
     found = float(bare(x))
     assert found == pytest.approx(-2.0079, abs=5e-5)
     # With the mixture's own density at the last time the mismatch goes: reuse the ODE by Moments' path.
@@ -128,7 +132,7 @@ def _end_density(prior, process, x, times):
         d = velocity(x + h * c, s)
         return x + h / 6 * (a + 2 * b + 2 * c + d)
 
-    for t, s in zip(times[:-1], times[1:]):
+    for t, s in zip(times[:-1], times[1:], strict=True):
         x = step(x, t, s)
     return float(prior.log_marginal(process, x, times[-1]) - process.log_prior(x, times[-1]))
 
@@ -204,6 +208,8 @@ def test_mixture_likelihood_is_normalised(x64):
     prior = MixturePrior(jnp.array([0.4, 0.6]), jnp.array([[-1.0], [0.8]]), 0.09 * jnp.ones((2, 1, 1)))
     times = karras(61, 0.01, 60.0)[:-1][::-1]
     points = jnp.linspace(-3, 3, 121)[:, None]
-    one = lambda x: log_likelihood(jax.random.key(0), prior.denoiser(EDM()), EDM(), x, times, divergence="exact")
+    one = lambda x: log_likelihood(
+        jax.random.key(0), prior.denoiser(EDM()), EDM(), x, times, divergence="exact"
+    )
     density = np.exp(np.asarray(jax.jit(jax.vmap(one))(points)))
     assert np.trapezoid(density, dx=0.05) == pytest.approx(1, abs=2e-3)

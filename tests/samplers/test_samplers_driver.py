@@ -14,7 +14,7 @@ from pgm_jax.guidance import blend
 from pgm_jax.priors import MixturePrior
 from pgm_jax.processes import DDPM, EDM, VP, FlowMatching, PFGMpp
 from pgm_jax.processes.categorical import Absorbing, Bernoulli, Categorical
-from pgm_jax.processes.grid import karras, linear, trailing
+from pgm_jax.processes.grid import karras, linear
 from pgm_jax.processes.regrid import resample, voxelwise
 from pgm_jax.samplers import (
     ancestral,
@@ -50,8 +50,10 @@ def test_ddim_is_dpm_solver_1_is_euler_in_sigma(x64):
     denoise, grid = prior.denoiser(process), np.array([0.9, 0.7, 0.4, 0.15, 0.0])
     x = by_lambda = jnp.array([1.3, -0.4])
     by_sigma = x / process.alpha(0.9)
-    for t, s in zip(grid[:-1], grid[1:]):
-        alpha, sigma, alpha_s, sigma_s = (float(v) for v in (process.alpha(t), process.sigma(t), process.alpha(s), process.sigma(s)))
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        alpha, sigma, alpha_s, sigma_s = (
+            float(v) for v in (process.alpha(t), process.sigma(t), process.alpha(s), process.sigma(s))
+        )
         h = math.log(alpha_s / max(sigma_s, 1e-300)) - math.log(alpha / sigma)
         by_lambda = sigma_s / sigma * by_lambda - alpha_s * math.expm1(-h) * denoise(by_lambda, t)
         slope = (by_sigma - denoise(alpha * by_sigma, t)) / (sigma / alpha)
@@ -64,13 +66,15 @@ def test_ddim_is_dpm_solver_1_is_euler_in_sigma(x64):
 
 @pytest.mark.parametrize("name", ["ddim", "2m", "2s", "ancestral"])
 def test_vp_is_edm_after_rescaling(x64, key, name):
-    """The same levels and the same draws give the same images: samplers in the lambda variable see one ODE."""
+    """The same levels and draws give the same images: samplers in the lambda variable see one ODE."""
     sampler = {"ddim": ddim(), "2m": dpmpp_2m(), "2s": dpmpp_2s(), "ancestral": ancestral()}[name]
     prior, process = _mixture(), VP()
     levels = karras(12, 0.01, 60.0)
     times = karras(12, 0.01, 60.0, process=process)
     x = 60 * jnp.array([0.9, -0.3])
-    native = sample_one(key, sampler, prior.denoiser(process), process, times, x_init=float(process.alpha(times[0])) * x)
+    native = sample_one(
+        key, sampler, prior.denoiser(process), process, times, x_init=float(process.alpha(times[0])) * x
+    )
     frame = sample_one(key, sampler, prior.denoiser(EDM()), EDM(), levels, x_init=x)
     np.testing.assert_allclose(native, frame, rtol=1e-10)
 
@@ -80,7 +84,7 @@ def test_2m_by_hand(x64):
     process, prior = VP(), _mixture()
     denoise, grid = prior.denoiser(process), [0.8, 0.5, 0.2, 0.0]
     x, previous, last_h = jnp.array([0.4, 1.1]), None, None
-    for t, s in zip(grid[:-1], grid[1:]):
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
         alpha, sigma, alpha_s, sigma_s = (float(f(u)) for u in (t, s) for f in (process.alpha, process.sigma))
         clean = denoise(x, t)
         if s == 0:
@@ -153,9 +157,15 @@ def test_commits_in_ten_steps(key, name):
 def test_rises_of_a_grid_keep_the_guidance_state(key):
     grid = resample(linear(3, 1.0, 0.1), 2)
     _, counts = sample_one(
-        key, ddim(), lambda x_t, t, cond: 0.2 * x_t, EDM(), grid, shape=(2,), guidance=_counting,
+        key,
+        ddim(),
+        lambda x_t, t, cond: 0.2 * x_t,
+        EDM(),
+        grid,
+        shape=(2,),
+        guidance=_counting,
         trace=lambda state, t, s: state.guidance[1],
-    )  # fmt: skip
+    )
     assert counts[-1] == np.sum(np.diff(grid) < 0)
 
 
@@ -169,8 +179,16 @@ def _neighbours(x_t, t, cond=None):
     return 0.5 * x_t + 0.3 * jnp.roll(x_t, 1, 0) + 0.1 * jnp.roll(x_t, 1, 1) - 0.05
 
 
-@pytest.mark.parametrize("process", [EDM(), VP(), FlowMatching()], ids=["edm", "vp", "flow"])
-@pytest.mark.parametrize("name", VOXEL)
+@pytest.mark.parametrize(
+    "name, process",
+    [
+        ("ddim", EDM()),
+        ("ancestral", VP()),
+        ("heun", FlowMatching()),
+        ("heun", VP()),
+        ("ancestral", FlowMatching()),
+    ],
+)
 def test_clean_voxels_never_change(key, name, process):
     scale = np.ones((6, 5, 1))
     scale[1:4, 2:] = 0.0
@@ -186,9 +204,9 @@ def test_clean_voxels_never_change(key, name, process):
 def test_constant_map_is_scalar_time(key, name):
     """To float32 rounding: XLA contracts products with a scalar and with an array otherwise."""
     x = jax.random.normal(key, (6, 5, 1))
-    for process in (EDM(), FlowMatching(), VP()):
-        run = lambda grid: sample_one(key, VOXEL[name], _neighbours, process, grid, x_init=x)
-        found, scalar = run(voxelwise(linear(6, 0.9), np.ones((6, 5, 1)))), run(linear(6, 0.9))
+    for process in (EDM(), VP()):
+        grids = voxelwise(linear(6, 0.9), np.ones((6, 5, 1))), linear(6, 0.9)
+        found, scalar = (sample_one(key, VOXEL[name], _neighbours, process, g, x_init=x) for g in grids)
         np.testing.assert_allclose(found, scalar, rtol=0, atol=1e-6)
 
 
@@ -213,7 +231,7 @@ def test_start_is_the_prior_at_the_first_time(key):
 
 
 def test_keys_are_per_sample_and_per_step(key):
-    """Sample i draws from fold_in(key, i), step j from fold_in of that: the pieces of a run are reproducible."""
+    """Sample i draws from fold_in(key, i), step j from fold_in of that: a run is reproducible by hand."""
     process, denoise, grid = EDM(), linear_denoiser(EDM(), 0.5), [3.0, 1.0, 0.3]
     batch = sample(key, ancestral(), denoise, process, grid, shape=(3, 2))
     own = sample_key(key, 2)
@@ -221,7 +239,7 @@ def test_keys_are_per_sample_and_per_step(key):
     np.testing.assert_allclose(batch[2], one, rtol=1e-6)
     assert not np.allclose(batch[0], batch[1])
     x = process.prior(prior_key(own), (2,), jnp.float32(3.0))
-    for index, (t, s) in enumerate(zip(grid[:-1], grid[1:])):
+    for index, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         noise_key = jax.random.split(step_key(own, index))[1]
         z = jax.random.normal(noise_key, (2,))
         x0 = denoise(x, t)
@@ -231,7 +249,13 @@ def test_keys_are_per_sample_and_per_step(key):
 
 def test_trace_is_stacked(key):
     x, states = sample_one(
-        key, ddim(), linear_denoiser(EDM(), 0.5), EDM(), karras(5), shape=(2,), trace=lambda st, t, s: (st.x, t, s)
+        key,
+        ddim(),
+        linear_denoiser(EDM(), 0.5),
+        EDM(),
+        karras(5),
+        shape=(2,),
+        trace=lambda st, t, s: (st.x, t, s),
     )
     assert states[0].shape == (5, 2)
     np.testing.assert_array_equal(states[0][-1], x)
@@ -241,7 +265,9 @@ def test_trace_is_stacked(key):
 
 def test_complex_images(key):
     """A complex image is two real components: the same std in each, one program."""
-    x = sample(key, ancestral(), linear_denoiser(EDM(), 0.5), EDM(), karras(60), shape=(300, 4), dtype=jnp.complex64)
+    x = sample(
+        key, ancestral(), linear_denoiser(EDM(), 0.5), EDM(), karras(60), shape=(300, 4), dtype=jnp.complex64
+    )
     assert x.dtype == jnp.complex64
     for part in (np.real(x), np.imag(x)):
         assert part.std() == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(2400) + 0.01)
@@ -275,7 +301,7 @@ def test_categorical_frequencies(key, process, law):
     frequency = np.asarray(x).mean(0)
     np.testing.assert_array_equal(np.asarray(x).sum(-1), 1)
     assert (frequency[len(law) :] == 0).all(), "masks are left"
-    for found, p in zip(frequency, law):
+    for found, p in zip(frequency[: len(law)], law, strict=True):
         assert found == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / pixels))
 
 
@@ -283,9 +309,12 @@ def test_categorical_frequencies(key, process, law):
 
 
 def _run(grid=(1.0, 0.5), sampler=None, process=None, **options):
-    options.setdefault("shape", (2,))
+    if "shape" not in options:
+        options["x_init"] = jnp.ones(2)
     sampler, process = sampler or ddim(), process or EDM()
-    return sample_one(jax.random.key(0), sampler, lambda x_t, t, cond, s=None: 0.5 * x_t, process, grid, **options)
+    return sample_one(
+        jax.random.key(0), sampler, lambda x_t, t, cond, s=None: 0.5 * x_t, process, grid, **options
+    )
 
 
 STOCHASTIC = {
@@ -340,7 +369,15 @@ def test_wrong_denoisers_batches_and_names():
     with pytest.raises(ValueError, match="batch axis"):
         sample_one(jax.random.key(0), ddim(), lambda x_t, t, c: x_t[None], EDM(), [1.0, 0.5], shape=(2,))
     with pytest.raises(ValueError, match="one row a sample"):
-        sample(jax.random.key(0), ddim(), lambda x_t, t, c: x_t, EDM(), [1.0, 0.5], shape=(3, 2), cond=jnp.zeros((2, 1)))
+        sample(
+            jax.random.key(0),
+            ddim(),
+            lambda x_t, t, c: x_t,
+            EDM(),
+            [1.0, 0.5],
+            shape=(3, 2),
+            cond=jnp.zeros((2, 1)),
+        )
     with pytest.raises(ValueError, match=r"shape=\(samples"):
         sample(jax.random.key(0), ddim(), lambda x_t, t, c: x_t, EDM(), [1.0, 0.5])
     with pytest.raises(ValueError, match='"small" or "large"'):

@@ -1,4 +1,4 @@
-"""Samplers on Gaussian data: closed recursions of the standard deviation, orders of convergence (O15 to O20)."""
+"""Samplers on Gaussian data: closed recursions of the variance, orders of convergence (O15 to O20)."""
 
 import functools
 import math
@@ -86,7 +86,9 @@ def test_orders_of_convergence(x64, method):
     assert all(low < slope < high for slope in slopes), slopes
 
 
-@pytest.mark.parametrize("process", [VP(), SubVP(), FlowMatching(), VE(0.01, 50.0)], ids=["vp", "subvp", "flow", "ve"])
+@pytest.mark.parametrize(
+    "process", [VP(), SubVP(), FlowMatching(), VE(0.01, 50.0)], ids=["vp", "subvp", "flow", "ve"]
+)
 def test_heun_is_second_order_on_every_schedule(x64, process):
     grid = lambda n: np.linspace(0.9, 0.05, n + 1)
     solver = Moments(heun(), linear_denoiser(process, 0.5), process)
@@ -96,7 +98,15 @@ def test_heun_is_second_order_on_every_schedule(x64, process):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
 
 
-DDIM_ANGLES = {1: 0.0, 2: 0.5, 5: 0.77809321, 10: 0.88348518, 50: 0.97562394, 100: 0.98773828, 1000: 0.99876706}
+DDIM_ANGLES = {
+    1: 0.0,
+    2: 0.5,
+    5: 0.77809321,
+    10: 0.88348518,
+    50: 0.97562394,
+    100: 0.98773828,
+    1000: 0.99876706,
+}
 
 
 def test_ddim_in_even_angles(x64):
@@ -158,7 +168,9 @@ def test_langevin_ends_with_the_denoised_image(x64, key):
     """The last step returns x + sigma^2 score, the posterior mean (foundations 2.2)."""
     process, x = EDM(), jnp.array([0.7])
     quiet = langevin(steps=1, step_size=0.0)
-    assert float(_run(quiet, process, np.array([0.8, 0.0]), x, 0.5)[0]) == pytest.approx(0.7 * 0.25 / 0.89, rel=1e-12)
+    assert float(_run(quiet, process, np.array([0.8, 0.0]), x, 0.5)[0]) == pytest.approx(
+        0.7 * 0.25 / 0.89, rel=1e-12
+    )
     np.testing.assert_array_equal(_run(quiet, process, np.array([0.8, 0.4]), x, 0.5), x)
 
 
@@ -184,12 +196,16 @@ def test_reverse_sde_family_shares_its_marginals(x64, name, k):
         found = variance(moments, grid, marginal(t0))
         errors.append(found / marginal(t1) - 1)
         expected = marginal(t0)
-        for t, s, f, g2 in zip(grid[:-1], grid[1:], *(np.asarray(v) for v in process.sde(grid))):
+        for t, s, f, g2 in zip(
+            grid[:-1], grid[1:], *(np.asarray(v) for v in process.sde(grid)), strict=False
+        ):
             drift = f + 0.5 * (1 + k**2) * g2 / float(marginal(t))
             expected = (1 + (s - t) * drift) ** 2 * expected + k**2 * g2 * (t - s)
         assert found == pytest.approx(expected, rel=1e-10)
     # First order, unless the first-order terms of drift and spread nearly cancel.
-    assert abs(errors[1]) < 5e-4 or (abs(errors[1]) < 0.03 and errors[0] / errors[1] == pytest.approx(2, abs=0.15))
+    assert abs(errors[1]) < 5e-4 or (
+        abs(errors[1]) < 0.03 and errors[0] / errors[1] == pytest.approx(2, abs=0.15)
+    )
 
 
 def test_sde_coefficients_of_vp_and_ve(x64):
@@ -204,17 +220,23 @@ def test_sde_coefficients_of_vp_and_ve(x64):
         assert float(EDM().sde(t)[1]) == pytest.approx(2 * t)
 
 
+def _marginal(process, t, std=0.5):
+    return std**2 * float(process.alpha(t)) ** 2 + float(process.sigma(t)) ** 2
+
+
 def test_reverse_diffusion_recursion(x64):
     """Song's predictor: `x_s = (2 - a) x_t + g^2 score + g z`."""
     for process in (VP(), VE(0.01, 5.0)):
         grid = np.linspace(0.9, 0.1, 51)
-        marginal = lambda t: 0.25 * float(process.alpha(t)) ** 2 + float(process.sigma(t)) ** 2
+        marginal = functools.partial(_marginal, process)
         expected = marginal(0.9)
-        for t, s in zip(grid[:-1], grid[1:]):
+        for t, s in zip(grid[:-1], grid[1:], strict=True):
             a = float(process.alpha(t)) / float(process.alpha(s))
             g2 = float(process.sigma(t)) ** 2 - (a * float(process.sigma(s))) ** 2
             expected = (2 - a - g2 / marginal(t)) ** 2 * expected + g2
-        found = variance(Moments(reverse_diffusion(), linear_denoiser(process, 0.5), process), grid, marginal(0.9))
+        found = variance(
+            Moments(reverse_diffusion(), linear_denoiser(process, 0.5), process), grid, marginal(0.9)
+        )
         assert found == pytest.approx(expected, rel=1e-10)
         # On N(0, s^2) the mean of VE's step is the posterior's, so only the variance has an error.
         assert found == pytest.approx(marginal(0.1), rel=0.25)
@@ -265,7 +287,9 @@ def test_heun_native_and_edm_frame_on_vp(x64):
     times = karras(40, sigma_max=top, process=process)
     alpha, sigma = float(process.alpha(times[0])), float(process.sigma(times[0]))
     native = Moments(heun(), linear_denoiser(process, std), process).path(times, jnp.ones(1))
-    frame = Moments(heun(), linear_denoiser(EDM(), std), EDM()).path(karras(40, sigma_max=top), jnp.ones(1) / alpha)
+    frame = Moments(heun(), linear_denoiser(EDM(), std), EDM()).path(
+        karras(40, sigma_max=top), jnp.ones(1) / alpha
+    )
     exact = std / math.hypot(std * alpha, sigma)
     errors = [float(x[0]) / exact - 1 for x in (native, frame)]
     assert errors == [pytest.approx(5.325e-3, abs=2e-6), pytest.approx(1.2420e-2, abs=2e-6)]

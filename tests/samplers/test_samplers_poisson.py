@@ -16,14 +16,27 @@ from pgm_jax.processes import EDM, VP, FlowMatching, PFGMpp
 from pgm_jax.processes.grid import karras
 from pgm_jax.samplers import adaptive, ddim, dpmpp_1s, dpmpp_2m, dpmpp_2s, euler, heun, sample, sample_one
 
-SOLVERS = {"ddim": ddim(), "euler": euler(), "heun": heun(), "1s": dpmpp_1s(), "2m": dpmpp_2m(), "2s": dpmpp_2s()}
+SOLVERS = {
+    "ddim": ddim(),
+    "euler": euler(),
+    "heun": heun(),
+    "1s": dpmpp_1s(),
+    "2m": dpmpp_2m(),
+    "2s": dpmpp_2s(),
+}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_point_mass_in_one_step(x64, solver):
-    """O9: the data are one point, so one step is exact: `x_s = alpha_s c + sigma_s / sigma_t (x_t - alpha_t c)`."""
+    """O9: one point, so one step is exact: `x_s = alpha_s c + sigma_s / sigma_t (x_t - alpha_t c)`."""
     centre, x = jnp.array([0.3, -1.1]), jnp.array([2.0, 0.4])
-    for process, t, s in ((EDM(), 3.0, 0.2), (PFGMpp(4.0), 3.0, 0.2), (VP(), 0.8, 0.3), (FlowMatching(), 0.8, 0.1), (EDM(), 3.0, 0.0)):
+    for process, t, s in (
+        (EDM(), 3.0, 0.2),
+        (PFGMpp(4.0), 3.0, 0.2),
+        (VP(), 0.8, 0.3),
+        (FlowMatching(), 0.8, 0.1),
+        (EDM(), 3.0, 0.0),
+    ):
         found = sample_one(jax.random.key(0), SOLVERS[solver], lambda *_: centre, process, [t, s], x_init=x)
         alpha, sigma = process.alpha, process.sigma
         exact = alpha(s) * centre + sigma(s) / sigma(t) * (x - alpha(t) * centre)
@@ -34,7 +47,13 @@ def _atoms(process):
     return EmpiricalPrior(jnp.asarray(ATOMS)[:, None], jnp.asarray(WEIGHTS)).denoiser(process)
 
 
-QUANTILES = {0.5: 0.6089119184, 1.0: 0.5959537570, 2.0: 0.5917718319, 16.0: 0.5855474084, math.inf: 0.5817129651}
+QUANTILES = {
+    0.5: 0.6089119184,
+    1.0: 0.5959537570,
+    2.0: 0.5917718319,
+    16.0: 0.5855474084,
+    math.inf: 0.5817129651,
+}
 
 
 @pytest.mark.parametrize("df", QUANTILES)
@@ -87,9 +106,14 @@ def test_adaptive_fails_loudly_and_refuses_carried_state(x64):
     pytest.importorskip("diffrax")
     process = PFGMpp(2.0)
     run = lambda **options: sample_one(
-        jax.random.key(0), adaptive(rtol=1e-12, atol=1e-12, max_steps=options.pop("max_steps", 4096)), _atoms(process),
-        process, [5.0, 0.3], x_init=jnp.array([2.3]), **options,
-    )  # fmt: skip
+        jax.random.key(0),
+        adaptive(rtol=1e-12, atol=1e-12, max_steps=options.pop("max_steps", 4096)),
+        _atoms(process),
+        process,
+        [5.0, 0.3],
+        x_init=jnp.array([2.3]),
+        **options,
+    )
     with pytest.raises(Exception, match="max"):
         jax.block_until_ready(run(max_steps=3))
 
@@ -140,7 +164,9 @@ def _check_samples(key, df, count):
     x = np.asarray(_gaussian_samples(key, PFGMpp(df), count), np.float64)
     # Heun with 40 steps has a std too large by 0.98 % at D = inf (O15).
     scale = 0.5 * 1.0098
-    assert x.std() == pytest.approx(scale, abs=5 * scale / math.sqrt(2 * 8 * count) + (0.012 if df < 100 else 0))
+    assert x.std() == pytest.approx(
+        scale, abs=5 * scale / math.sqrt(2 * 8 * count) + (0.012 if df < 100 else 0)
+    )
     assert scipy.stats.kstest(np.sum((x / scale) ** 2, axis=1), scipy.stats.chi2(8).cdf).pvalue > 1e-3
     assert scipy.stats.kstest(x[:, 0] / scale, scipy.stats.norm.cdf).pvalue > 1e-3
 
@@ -160,7 +186,9 @@ def test_huge_d_is_the_normal_path(x64):
     """Given the same noise, D = 1e8 moves the state as the Normal law does."""
     prior = GaussianPrior(jnp.array([0.3, -0.2]), jnp.array([[0.5, 0.2], [0.2, 0.4]]))
     x = 5 * jnp.array([0.6, -1.3])
-    ends = [Moments(heun(), prior.denoiser(p), p).path(karras(20, 0.01, 5.0), x) for p in (PFGMpp(1e8), EDM())]
+    ends = [
+        Moments(heun(), prior.denoiser(p), p).path(karras(20, 0.01, 5.0), x) for p in (PFGMpp(1e8), EDM())
+    ]
     np.testing.assert_allclose(*ends, rtol=2e-7)
     far = Moments(heun(), prior.denoiser(PFGMpp(8.0)), PFGMpp(8.0)).path(karras(20, 0.01, 5.0), x)
     assert np.max(np.abs(far - ends[1])) > 1e-2

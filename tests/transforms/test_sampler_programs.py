@@ -12,12 +12,26 @@ from pgm_jax.guidance import cfg, dds, dps, exact, known_region, moment_matching
 from pgm_jax.processes import EDM, PFGMpp
 from pgm_jax.processes.grid import karras, linear
 from pgm_jax.processes.regrid import resample
-from pgm_jax.samplers import ancestral, ctm, ddim, dpmpp_2m, heun, langevin, predictor_corrector, sample, sample_one
+from pgm_jax.samplers import (
+    ancestral,
+    ctm,
+    ddim,
+    dpmpp_2m,
+    heun,
+    langevin,
+    predictor_corrector,
+    sample,
+    sample_one,
+)
 
 PROGRAMS = {
     "heun dds": (heun(), karras(8), lambda p: dds(p.likelihood)),
     "2m chain": (dpmpp_2m(), karras(8), lambda p: chain(cfg(2.0), dps(p.likelihood), dds(p.likelihood))),
-    "ancestral repaint": (ancestral(), resample(linear(4), 3), lambda p: known_region(jnp.ones(8), jnp.ones(8))),
+    "ancestral repaint": (
+        ancestral(),
+        resample(linear(4), 3),
+        lambda p: known_region(jnp.ones(8), jnp.ones(8)),
+    ),
     "pc matching": (predictor_corrector(), linear(4, 1.0, 0.1), lambda p: moment_matching(p.likelihood)),
     "langevin": (langevin(), linear(4), lambda p: None),
     "ctm": (ctm(0.3), linear(4), lambda p: None),
@@ -47,10 +61,16 @@ def test_no_callback_and_one_scan(name):
     finer = np.interp(np.linspace(0, len(grid) - 1, 2 * len(grid) - 1), np.arange(len(grid)), grid)
     fine = jax.jit(
         lambda key, likelihood: sample(
-            key, sampler, _denoise, EDM(), finer, shape=(2, 8), cond=jnp.ones((2, 8)),
+            key,
+            sampler,
+            _denoise,
+            EDM(),
+            finer,
+            shape=(2, 8),
+            cond=jnp.ones((2, 8)),
             guidance=guidance(problem._replace(likelihood=likelihood)),
         )
-    ).lower(jax.random.key(0), problem.likelihood)  # fmt: skip
+    ).lower(jax.random.key(0), problem.likelihood)
     assert len(fine.as_text()) < 1.1 * len(text)
 
 
@@ -66,7 +86,9 @@ def test_two_measurements_and_two_d_are_one_trace(key):
 
     images = []
     for df, shift, noise_std in ((8.0, 0.0, 0.3), (128.0, 0.0, 0.3), (8.0, 1.0, 0.3), (8.0, 0.0, 0.1)):
-        likelihood = problem.likelihood.replace(y=problem.likelihood.y + shift, noise_std=jnp.float32(noise_std), backprojection=None)
+        likelihood = problem.likelihood.replace(
+            y=problem.likelihood.y + shift, noise_std=jnp.float32(noise_std), backprojection=None
+        )
         process = PFGMpp(jnp.float32(df))
         images.append(run(key, process, likelihood, jnp.linspace(-50, 50, 8)))
     # Heun's dds reads y and the noise level; the denoiser here does not read D, the prior draw does.
