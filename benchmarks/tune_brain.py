@@ -45,7 +45,8 @@ def score(method, chosen, data):
     """Mean PSNR of the posterior mean (or the image) over the validation scans."""
     run = jax.jit(reconstruct(method, chosen))
     values = [
-        scores(jnp.mean(run(jax.random.key(0), prior, scan), axis=0), scan.truth)["psnr"] for prior, scan in data
+        scores(jnp.mean(run(jax.random.key(0), prior, scan), axis=0), scan.truth)["psnr"]
+        for prior, scan in data
     ]
     return float(np.mean(values))
 
@@ -58,7 +59,13 @@ def tune(acceleration):
         for values in itertools.product(*ranges.values()):
             trial = chosen._replace(**dict(zip(ranges, values, strict=True)))
             trials.append((score(method, trial, data), trial))
-            print(acceleration, method, dict(zip(ranges, values, strict=True)), round(trials[-1][0], 3), flush=True)
+            print(
+                acceleration,
+                method,
+                dict(zip(ranges, values, strict=True)),
+                round(trials[-1][0], 3),
+                flush=True,
+            )
         best[method], chosen = max(trials, key=lambda pair: pair[0])
     return chosen, best
 

@@ -76,7 +76,13 @@ grid = processes.karras(20, sigma_min=0.005, sigma_max=20.0)
 @jax.jit
 def prior_draws(key, process):
     return samplers.sample(
-        key, samplers.heun(), prior.denoiser(process), process, grid, shape=(2, *truth.shape), dtype=jnp.complex64
+        key,
+        samplers.heun(),
+        prior.denoiser(process),
+        process,
+        grid,
+        shape=(2, *truth.shape),
+        dtype=jnp.complex64,
     )
 
 
@@ -116,7 +122,13 @@ draws = posterior_draws(jax.random.key(6), process, likelihood)
 
 try:
     samplers.sample(
-        jax.random.key(6), samplers.ancestral(), denoise, process, grid, shape=(1, *truth.shape), dtype=jnp.complex64
+        jax.random.key(6),
+        samplers.ancestral(),
+        denoise,
+        process,
+        grid,
+        shape=(1, *truth.shape),
+        dtype=jnp.complex64,
     )
 except ValueError as refusal:
     print("refused:", refusal)

@@ -49,7 +49,10 @@ def run_demo(out, slices=3, seed=0) -> None:
     started = time.perf_counter()
     brain = mri.brain_slices(SUBJECT, slices, progress=console.print)
     prior = mri.brain_prior(brain.magnitude.shape[1:], brain.spacing, like=brain.magnitude)
-    console.print(f"{slices} slices of {SUBJECT}, {jax.devices()[0].platform}; the prior is a stationary Gaussian fitted to other people")
+    console.print(
+        f"{slices} slices of {SUBJECT}, {jax.devices()[0].platform}; "
+        "the prior is a stationary Gaussian fitted to other people"
+    )
     rows, pictures = [], {}
     with require("rich.progress", "cli").Progress(console=console, transient=True) as progress:
         task = progress.add_task("", total=len(ACCELERATIONS) * len(RUNS) * slices)
@@ -65,7 +68,9 @@ def run_demo(out, slices=3, seed=0) -> None:
     with whole_file(out / "demo.png") as partial:
         _figure(pictures, rows, brain, partial)
     write_json(out / "demo.json", {"setup": _setup(slices, seed, brain), "rows": rows})
-    console.print(f"wrote {out / 'demo.png'} and {out / 'demo.json'} in {time.perf_counter() - started:.0f} s")
+    console.print(
+        f"wrote {out / 'demo.png'} and {out / 'demo.json'} in {time.perf_counter() - started:.0f} s"
+    )
 
 
 def _scans(brain, acceleration, seed):
@@ -126,9 +131,21 @@ def _setup(slices, seed, brain):
 def _table(rows):
     table = require("rich.table", "cli").Table(box=None)
     for name in rows[0]:
-        table.add_column(name.replace("_seconds", " s").replace("seconds", "run s"), justify="left" if name == "method" else "right")
+        table.add_column(
+            name.replace("_seconds", " s").replace("seconds", "run s"),
+            justify="left" if name == "method" else "right",
+        )
     for row in rows:
-        table.add_row(*(f"{v:.3g}" if k in ("ssim", "nrmse", "seconds", "compile_seconds") else f"{v:.2f}" if k == "psnr" else str(v) for k, v in row.items()))
+        table.add_row(
+            *(
+                f"{v:.3g}"
+                if k in ("ssim", "nrmse", "seconds", "compile_seconds")
+                else f"{v:.2f}"
+                if k == "psnr"
+                else str(v)
+                for k, v in row.items()
+            )
+        )
     return table
 
 
@@ -150,6 +167,8 @@ def _figure(pictures, rows, brain, path):
         lines,
         path,
         [f"{a}x" for a in ACCELERATIONS],
-        f"{SUBJECT}, slice {int(brain.index[len(brain.index) // 2])}: magnitude from 4-coil k-space (mean PSNR over {len(brain.index)} slices)",
-        "Radiological display: anterior at the top, the patient's right at the left. The prior is a stationary Gaussian.",
+        f"{SUBJECT}, slice {int(brain.index[len(brain.index) // 2])}: magnitude from 4-coil k-space "
+        f"(PSNR: mean over {len(brain.index)} slices)",
+        "Radiological display: anterior at the top, the patient's right at the left. "
+        "The prior is a stationary Gaussian.",
     )

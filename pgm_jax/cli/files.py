@@ -23,7 +23,9 @@ def whole_file(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {path.parent}: {error.strerror}; choose another output folder") from error
+        raise ValueError(
+            f"cannot make the folder {path.parent}: {error.strerror}; choose another output folder"
+        ) from error
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield partial

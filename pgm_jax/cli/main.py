@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 DESCRIPTION = (
-    "Physics-inspired generative models and the physics of medical imaging. Start with `pgm demo`; every verb has --help."
+    "Physics-inspired generative models and the physics of medical imaging. "
+    "Start with `pgm demo`; every verb has --help."
 )
 
 
@@ -59,7 +60,13 @@ def _verbs(tyro):
     positional = tyro.conf.Positional
     source = Annotated[Path | None, tyro.conf.arg(name="from")]
 
-    def data(action: positional[Literal["list", "get"]], name: positional[str | None] = None, /, *, source: source = None) -> None:
+    def data(
+        action: positional[Literal["list", "get"]],
+        name: positional[str | None] = None,
+        /,
+        *,
+        source: source = None,
+    ) -> None:
         """List the named real data sets, or download one into the cache.
 
         Args:

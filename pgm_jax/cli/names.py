@@ -23,7 +23,9 @@ def public_names(room):
     kept = {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "").startswith("pgm_jax")
+        if not name.startswith("_")
+        and callable(value)
+        and getattr(value, "__module__", "").startswith("pgm_jax")
     }
     return dict(sorted(kept.items()))
 

@@ -23,7 +23,9 @@ def run_verify(json=None, full=False, samples=1024) -> None:
     cases = verify.all_cases() if full else verify.default_cases()
     with progress_of.Progress(console=console, transient=True) as progress:
         task = progress.add_task("exactness table", total=len(cases))
-        rows = verify.verify(cases, samples, progress=lambda done, total, row: progress.update(task, completed=done))
+        rows = verify.verify(
+            cases, samples, progress=lambda done, total, row: progress.update(task, completed=done)
+        )
     console.print(_table(rows))
     console.print(
         "mean_err in units of the posterior's root total variance, cov_err relative (Frobenius). "
@@ -37,9 +39,16 @@ def run_verify(json=None, full=False, samples=1024) -> None:
 def _table(rows):
     table = require("rich.table", "cli").Table(box=None)
     for name in (*_COLUMNS, *_FIGURES):
-        table.add_column(name, justify="right" if name in _FIGURES or name == "steps" else "left", no_wrap=True)
+        table.add_column(
+            name, justify="right" if name in _FIGURES or name == "steps" else "left", no_wrap=True
+        )
     for row in rows:
         exact = "*" if row["exact_moments"] else ""
-        named = ["inf" if row[name] is None else f"{row[name]:g}" if name == "D" else str(row[name]) for name in _COLUMNS]
-        table.add_row(*named, *(f"{row[name]:.3f}{exact if name.endswith('err') else ''}" for name in _FIGURES))
+        named = [
+            "inf" if row[name] is None else f"{row[name]:g}" if name == "D" else str(row[name])
+            for name in _COLUMNS
+        ]
+        table.add_row(
+            *named, *(f"{row[name]:.3f}{exact if name.endswith('err') else ''}" for name in _FIGURES)
+        )
     return table

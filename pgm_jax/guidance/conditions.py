@@ -47,7 +47,9 @@ def clip(low, high):
 
     def update(key, process, x0, t, state):
         if jnp.iscomplexobj(x0):
-            raise ValueError("clip has no meaning for complex images: clip the magnitude in an update of your own.")
+            raise ValueError(
+                "clip has no meaning for complex images: clip the magnitude in an update of your own."
+            )
         return jnp.clip(x0, low, high), state
 
     return correct(update, keep_noise=False)

@@ -6,7 +6,7 @@ What each is worth on a Gaussian prior, where the exact posterior is known, is p
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import safe_divide, squared_norm
+from pgm_jax.core import Estimator, safe_divide, squared_norm
 from pgm_jax.guidance.makers import correct, likelihood_gradient
 
 
@@ -19,10 +19,9 @@ def _adjoint(function, x, v):
 def exact(prior, likelihood):
     """Makes the exact guidance of an exact prior: every sampler converges to the exact posterior.
 
-    `ln g(x_t, sigma) = ln p(y | x_t)` is the difference of two log potentials, the posterior's and the
-    prior's; its gradient, its derivative in sigma and the true gain go to `process.tilt`, which is exact for
-    Normal and Student-t noise alike (foundations 2.7.6). Where alpha is 0 the state tells nothing, and the
-    prior's estimate is kept.
+    The estimate becomes the posterior's own, `E[x0 | x_t, y]`, for Normal and Student-t noise alike. It equals
+    `process.tilt` with the true gradient of ln p(y | x_t), its derivative in sigma and the true gain
+    (foundations 2.7.6), without the cancellation of two log densities far in the tail, and holds at alpha = 0.
 
     Args:
         prior: an exact prior of `pgm_jax.priors`, the one that made the denoiser.
@@ -30,28 +29,27 @@ def exact(prior, likelihood):
 
     Returns:
         A guidance.
+
+    Raises:
+        ValueError: if the posterior has no closed form, as under a stationary prior and a general operator.
     """
     posterior = prior.posterior(likelihood.operator, likelihood.y, likelihood.noise_std)
+    if not hasattr(posterior, "denoiser"):
+        raise ValueError(
+            f"exact: the posterior of {type(prior).__name__} under this operator has no closed-form denoiser; use "
+            "moment_matching or dds, or draw from prior.posterior(...) itself."
+        )
 
-    def gradient(key, process, evaluation, t, state, pullback, covariance):
-        x_t = evaluation.x_t
-        t = jnp.asarray(t, jnp.finfo(x_t.dtype).dtype)
+    def guidance(inner):
+        denoise = posterior.denoiser(inner.process)
 
-        def log_g(x, u):
-            return posterior.log_potential(process, x, u) - prior.log_potential(process, x, u)
+        def apply(key, x_t, t, state, *, cond=None, s=None):
+            estimate, state = inner.apply(key, x_t, t, state, cond=cond, s=s)
+            return inner.process.estimate(x_t, t, denoise(x_t, t), estimate.x1), state
 
-        slope, dt = jax.grad(log_g, argnums=(0, 1))(x_t, t)
-        grad = jnp.conj(slope)
-        one = jnp.ones_like(t)
-        alpha, d_alpha = jax.jvp(process.alpha, (t,), (one,))
-        _, d_ratio = jax.jvp(lambda u: safe_divide(process.sigma(u), process.alpha(u)), (t,), (one,))
-        # From d/dt to d/dsigma at fixed x_t and alpha.
-        along = safe_divide(d_alpha, alpha) * jnp.sum(jnp.real(jnp.conj(grad) * x_t))
-        dsigma = safe_divide(dt + along, d_ratio * alpha)
-        gain = prior.noise_variance(process, x_t, t)
-        return (grad, dsigma, gain), state
+        return Estimator(inner.process, inner.init, apply)
 
-    return likelihood_gradient(gradient)
+    return guidance
 
 
 def moment_matching(likelihood, *, rtol=1e-5, max_steps=100, probes=4):

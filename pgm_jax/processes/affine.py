@@ -58,7 +58,9 @@ class Affine(struct.PyTreeNode):
             ValueError: for a bridge, whose drift depends on its end point.
         """
         if self.schedule.paired:
-            raise ValueError("A bridge has no drift f(t) x alone: use ddim() or euler() on it, not an SDE step.")
+            raise ValueError(
+                "A bridge has no drift f(t) x alone: use ddim() or euler() on it, not an SDE step."
+            )
         t = jnp.asarray(t, jnp.result_type(float))
         ones = jnp.ones_like(t)
         alpha, d_alpha = jax.jvp(self.alpha, (t,), (ones,))
@@ -169,7 +171,9 @@ class Affine(struct.PyTreeNode):
             return self.mix(estimate, s)
         law, shape, dtype = self.law, estimate.noise.shape, estimate.noise.dtype
         if of == "marginal":
-            return self.mix(estimate._replace(noise=law.refresh(estimate.noise, law.sample(key, shape, dtype), eta)), s)
+            return self.mix(
+                estimate._replace(noise=law.refresh(estimate.noise, law.sample(key, shape, dtype), eta)), s
+            )
         markov = self._markov(t, s)
         if of == "posterior":
             noise = law.refresh(estimate.noise, law.sample(key, shape, dtype), eta * markov)

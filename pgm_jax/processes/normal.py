@@ -71,7 +71,11 @@ class Normal(struct.PyTreeNode):
         return noise - sigma * grad
 
     def covariance(self, sigma, residual, tangents, key=None):
-        """Returns `v -> Cov[x0 | x_t] v = sigma^2 J^T v` (Tweedie), in the frame where alpha is 1."""
+        """Returns `v -> Cov[x0 | x_t] v = sigma^2 J^T v` (Tweedie), in the frame where alpha is 1.
+
+        The Jacobian of a posterior mean is symmetric. A network's is so only approximately; derivatives taken
+        through a solve with this covariance then err by as much.
+        """
         return lambda v: sigma**2 * tangents.pullback(v)
 
     def marginalise(self, conditional, power=0.0, size=None):

@@ -51,7 +51,9 @@ def comparison_figure(rows, path, labels, heading, footnote="") -> None:
             axis.set_title(panel.title, fontsize=7)
             if panel.cmap != "gray":
                 figure.colorbar(shown, ax=axis, fraction=0.04, pad=0.02).ax.tick_params(labelsize=6)
-        line[0].text(-0.08, 0.5, label, rotation=90, va="center", ha="right", transform=line[0].transAxes, fontsize=8)
+        line[0].text(
+            -0.08, 0.5, label, rotation=90, va="center", ha="right", transform=line[0].transAxes, fontsize=8
+        )
     figure.suptitle(heading, fontsize=9)
     if footnote:
         figure.supxlabel(footnote, fontsize=6)

@@ -156,20 +156,26 @@ def _estimate(estimator, cond, key, x_t, t, guidance, s=None):
 def _checked(grid):
     grid = np.asarray(grid, np.float64)
     if grid.ndim < 1 or grid.shape[0] < 2:
-        raise ValueError(f"A grid needs at least two times, got shape {grid.shape}: see pgm_jax.processes.karras.")
+        raise ValueError(
+            f"A grid needs at least two times, got shape {grid.shape}: see pgm_jax.processes.karras."
+        )
     if not np.isfinite(grid).all():
         raise ValueError("The grid holds non-finite times: check sigma_min, sigma_max and the process.")
     change = np.diff(grid, axis=0).reshape(len(grid) - 1, -1)
     rising = (change > 0).any(axis=1)
     if (rising & (change < 0).any(axis=1)).any():
-        raise ValueError("A voxel-wise grid rises in one voxel and falls in another within one step: split the step.")
+        raise ValueError(
+            "A voxel-wise grid rises in one voxel and falls in another within one step: split the step."
+        )
     return grid, rising
 
 
 def _start(key, process, t, shape, x_init, x1, dtype):
     if x_init is not None:
         if shape is not None and tuple(shape) != tuple(x_init.shape):
-            raise ValueError(f"shape is {tuple(shape)} but x_init has shape {tuple(x_init.shape)}: leave shape out.")
+            raise ValueError(
+                f"shape is {tuple(shape)} but x_init has shape {tuple(x_init.shape)}: leave shape out."
+            )
         return jnp.asarray(x_init)
     if shape is None and x1 is None:
         raise ValueError("sample_one needs the shape of one image, or x_init.")

@@ -40,7 +40,9 @@ def log_likelihood(
     """
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) > 0).all() or times[0] <= 0:
-        raise ValueError("log_likelihood needs rising scalar times that start above 0: karras(...)[:-1][::-1].")
+        raise ValueError(
+            "log_likelihood needs rising scalar times that start above 0: karras(...)[:-1][::-1]."
+        )
     if jnp.iscomplexobj(x):
         raise ValueError("log_likelihood takes real images: give a complex image as two channels.")
     estimator = lift(process, denoise)

@@ -122,4 +122,6 @@ def finite_start(process, grid):
             "(t_max=0.999), or use heun()."
         )
     if grid.ndim > 1:
-        raise ValueError("A sampler in ln(sigma / alpha) steps all voxels alike: use ddim() or heun() on a voxel-wise grid.")
+        raise ValueError(
+            "A sampler in ln(sigma / alpha) steps all voxels alike: use ddim() or heun() on a voxel-wise grid."
+        )

@@ -88,7 +88,11 @@ def default_cases():
     cases += [Case(prior="mixture", guidance=name) for name in ("exact", "moment_matching", "dps", "dds")]
     cases += [Case("PFGMpp", 128.0, "heun", "exact", "mixture", steps=40)]
     cases += [Case(operator="fourier", guidance=name) for name in ("exact", "moment_matching", "dds")]
-    cases += [Case(operator="mask", guidance=name, prior=prior) for prior in ("gaussian", "mixture") for name in ("exact", "known_region")]
+    cases += [
+        Case(operator="mask", guidance=name, prior=prior)
+        for prior in ("gaussian", "mixture")
+        for name in ("exact", "known_region")
+    ]
     return cases
 
 

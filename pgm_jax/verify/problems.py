@@ -47,7 +47,8 @@ def problem(prior, operator, seed=0):
     """
     if prior not in PRIORS or operator not in OPERATORS:
         raise ValueError(
-            f"No problem ({prior!r}, {operator!r}): priors are {', '.join(PRIORS)}, operators {', '.join(OPERATORS)}."
+            f"No problem ({prior!r}, {operator!r}): priors are {', '.join(PRIORS)}, "
+            f"operators {', '.join(OPERATORS)}."
         )
     rng = np.random.default_rng(seed)
     shape = (_SIDE, _SIDE, 1) if operator == "fourier" else (2 * _SIDE,)

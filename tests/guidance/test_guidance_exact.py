@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from oracles.moments import Moments, relative_error
 from oracles.problems import gaussian_problem, marginal
+from oracles.tilted import exact_by_tilt
 
 from pgm_jax.core import chain, lift
 from pgm_jax.guidance import exact, moment_matching
@@ -42,7 +43,11 @@ def test_both_are_the_denoiser_of_the_posterior(x64, name):
     process, problem = PROCESSES[name], gaussian_problem()
     run = {
         guidance: jax.jit(functools.partial(_guided, guidance, problem.prior.denoiser(process), process))
-        for guidance in (exact(problem.prior, problem.likelihood), _tight(problem.likelihood))
+        for guidance in (
+            exact(problem.prior, problem.likelihood),
+            exact_by_tilt(problem.prior, problem.likelihood),
+            _tight(problem.likelihood),
+        )
     }
     for t in (0.9, 0.5, 0.1):
         x_t = jnp.linspace(-2, 2, 8) * float(process.sigma(t) + process.alpha(t))
@@ -81,7 +86,7 @@ def test_complex_moment_matching(x64):
     x_t = jnp.asarray(rng.normal(size=3) + 1j * rng.normal(size=3))
     for process in (EDM(), VP()):
         truth = posterior.denoiser(process)(x_t, 0.6)
-        for guidance in (exact(prior, likelihood), _tight(likelihood)):
+        for guidance in (exact(prior, likelihood), exact_by_tilt(prior, likelihood), _tight(likelihood)):
             estimate = _guided(guidance, prior.denoiser(process), process, x_t, 0.6)
             np.testing.assert_allclose(estimate.x0, truth, atol=1e-12)
 
@@ -192,8 +197,9 @@ def test_finite_d_conditional_velocity(x64, df, slope):
     prior = _three_atoms(process)
     likelihood = GaussianLikelihood.create(Matrix(jnp.ones((1, 1))), jnp.array([0.6]), 0.4)
     x_t, sigma = jnp.array([0.9]), 1.1
-    estimate = _guided(exact(prior, likelihood), prior.denoiser(process), process, x_t, sigma)
-    assert float((x_t - estimate.x0)[0]) / (sigma * math.sqrt(df)) == pytest.approx(slope, abs=6e-12)
+    for guidance in (exact, exact_by_tilt):
+        estimate = _guided(guidance(prior, likelihood), prior.denoiser(process), process, x_t, sigma)
+        assert float((x_t - estimate.x0)[0]) / (sigma * math.sqrt(df)) == pytest.approx(slope, abs=6e-12)
 
 
 def test_finite_d_exact_guidance_by_tilt(x64):
@@ -207,7 +213,7 @@ def test_finite_d_exact_guidance_by_tilt(x64):
     @jax.jit
     def pair(df, x_t, sigma):
         process = PFGMpp(df)
-        estimate = _guided(exact(prior, likelihood), prior.denoiser(process), process, x_t, sigma)
+        estimate = _guided(exact_by_tilt(prior, likelihood), prior.denoiser(process), process, x_t, sigma)
         return estimate.x0, posterior.denoiser(process)(x_t, sigma)
 
     for df in (1.0, 3.0, 8.0, 64.0):
@@ -222,7 +228,8 @@ def test_finite_d_exact_guidance_of_a_gaussian(x64, df):
     process, problem = PFGMpp(df), gaussian_problem()
     x_t = jnp.linspace(-3, 3, 8)
     for sigma in (2.0, 0.4):
-        estimate = _guided(_exact(problem), problem.prior.denoiser(process), process, x_t, sigma)
+        tilted = exact_by_tilt(problem.prior, problem.likelihood)
+        estimate = _guided(tilted, problem.prior.denoiser(process), process, x_t, sigma)
         np.testing.assert_allclose(estimate.x0, problem.posterior.denoiser(process)(x_t, sigma), atol=1e-11)
 
 
@@ -264,9 +271,6 @@ def test_exact_guidance_samples_the_posterior_at_finite_d_slow(x64, key, df):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="exact() differences two log potentials: float32 fails beyond 30 sigma"
-)
 def test_exact_guidance_in_the_far_tail_in_float32():
     """At D = 1 states of 1000 sigma are drawn; the posterior's own denoiser has no trouble there."""
     process, problem = PFGMpp(1.0), gaussian_problem()

@@ -480,12 +480,15 @@ def test_guidance_state_of_a_chain_nests_and_flows(key):
     assert [float(v) for v in jax.tree.leaves(state)] == [3.0, 30.0]
 
 
-def test_exact_guidance_at_pure_noise_keeps_the_prior(x64):
-    """Where alpha is 0 the state tells nothing; finite, and without an update."""
+def test_guidance_at_pure_noise(x64):
+    """Where alpha is 0 the state tells nothing: exact gives the posterior mean, a gradient keeps the prior's."""
     problem = gaussian_problem()
     process = FlowMatching()
     x = jnp.linspace(-1, 1, 8)
-    for guidance in (exact(problem.prior, problem.likelihood), moment_matching(problem.likelihood)):
+    for guidance, mean in (
+        (exact(problem.prior, problem.likelihood), problem.posterior.mean),
+        (moment_matching(problem.likelihood), problem.prior.mean),
+    ):
         estimate = _apply(guidance, problem.prior.denoiser(process), process, x, 1.0)
-        np.testing.assert_allclose(estimate.x0, problem.prior.mean, atol=1e-12)
+        np.testing.assert_allclose(estimate.x0, mean, atol=1e-12)
         assert np.isfinite(estimate.noise).all()

@@ -26,5 +26,10 @@ def test_notebook_runs_within_90_seconds(script):
     import jupytext
     from nbclient import NotebookClient
 
-    client = NotebookClient(jupytext.read(script), timeout=90, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
+    client = NotebookClient(
+        jupytext.read(script),
+        timeout=90,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+    )
     client.execute()

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import rest_slow
 from scipy import integrate, stats
+from tables import rest_slow
 
 from pgm_jax.operators import Matrix
 from pgm_jax.priors import DiagonalGaussianPrior, GaussianPrior, MixturePrior
@@ -96,7 +96,9 @@ def student_average(df, sigma, of_variance):
     return integrate.quad(f, -60, 12, epsabs=0, epsrel=1e-11, limit=800, points=[-3, -1, 0, 1])[0]
 
 
-@pytest.mark.parametrize("df,sigma", [(1.0, 0.7), pytest.param(3.0, 0.2, marks=pytest.mark.slow), (64.0, 2.0)])
+@pytest.mark.parametrize(
+    "df,sigma", [(1.0, 0.7), pytest.param(3.0, 0.2, marks=pytest.mark.slow), (64.0, 2.0)]
+)
 def test_student_t_marginal_denoiser_and_gain_by_scipy_quadrature(x64, df, sigma):
     rng = np.random.default_rng(4)
     prior, x = gaussian(rng, (2, 1, 1)), rng.standard_normal((2, 1, 1))

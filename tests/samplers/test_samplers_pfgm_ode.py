@@ -16,7 +16,9 @@ def test_atoms_under_cauchy_noise_follow_the_quantiles(x64):
     # Foundations O10 at D = 1: x(5) = 2.3 flows to x(.3).
     prior = EmpiricalPrior(jnp.array([[-1.0], [0.2], [1.5]]), jnp.array([0.2, 0.5, 0.3]))
     grid = log_snr(40, 0.3, 5.0, end_at_zero=False)
-    x = sample_one(jax.random.key(0), pfgm_ode(), prior.denoiser(PFGM()), PFGM(), grid, x_init=jnp.array([2.3]))
+    x = sample_one(
+        jax.random.key(0), pfgm_ode(), prior.denoiser(PFGM()), PFGM(), grid, x_init=jnp.array([2.3])
+    )
     assert float(x[0]) == pytest.approx(0.5959537570, abs=1e-6)
 
 
@@ -37,5 +39,7 @@ def test_fourth_order_on_gaussian_data(x64, process):
 
 def test_last_step_ends_at_the_clean_image(x64):
     denoise = lambda x, t, cond: jnp.full_like(x, 0.7)
-    x = sample_one(jax.random.key(0), pfgm_ode(), denoise, PFGM(), log_snr(6, 0.01, 10.0, PFGM()), x_init=jnp.ones(3))
+    x = sample_one(
+        jax.random.key(0), pfgm_ode(), denoise, PFGM(), log_snr(6, 0.01, 10.0, PFGM()), x_init=jnp.ones(3)
+    )
     np.testing.assert_allclose(x, 0.7, rtol=1e-12)

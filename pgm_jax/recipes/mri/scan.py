@@ -71,8 +71,14 @@ def brain_slices(name, count=None, min_anatomy=0.25, progress=None):
     found = data.axial_slices(volume, min_anatomy)
     if count is not None:
         if not 1 <= count <= len(found):
-            raise data.DataError(f"{name} has {len(found)} slices with enough anatomy: ask for 1 to {len(found)}, not {count}")
-        found = found[np.linspace(0, len(found) - 1, count + 2).round().astype(int)[1:-1]] if count < len(found) - 1 else found[:count]
+            raise data.DataError(
+                f"{name} has {len(found)} slices with enough anatomy: ask for 1 to {len(found)}, not {count}"
+            )
+        found = (
+            found[np.linspace(0, len(found) - 1, count + 2).round().astype(int)[1:-1]]
+            if count < len(found) - 1
+            else found[:count]
+        )
     scale = float(np.percentile(volume.array, 99.5))
     chosen = np.maximum(volume.array[found] / scale, 0.0).astype(np.float32)
     size = chosen.shape[1:3]

@@ -19,7 +19,16 @@ from pgm_jax.processes import PFGMpp, karras
 from pgm_jax.reconstruction import cg_sense, tv, zero_filled
 from pgm_jax.samplers import ddim, sample_one
 
-METHODS = ("zero_filled", "cg_sense", "tv", "gaussian_mean", "dds_draw", "dds_mean", "edm_dds_draw", "edm_dds_mean")
+METHODS = (
+    "zero_filled",
+    "cg_sense",
+    "tv",
+    "gaussian_mean",
+    "dds_draw",
+    "dds_mean",
+    "edm_dds_draw",
+    "edm_dds_mean",
+)
 # A pixel counts as head above this share of the 99.5th percentile.
 _HEAD = 0.05
 # Step ratio with which PDHG reaches the TV minimum in about 300 iterations on these data.
@@ -67,7 +76,9 @@ def settings(acceleration):
     text = resources.files(__package__).joinpath("undersampled_brain.json").read_text()
     table = json.loads(text)["settings"]
     if str(acceleration) not in table:
-        raise ValueError(f"Tuned for accelerations {', '.join(table)}, not {acceleration}: give Settings of your own.")
+        raise ValueError(
+            f"Tuned for accelerations {', '.join(table)}, not {acceleration}: give Settings of your own."
+        )
     return Settings(**table[str(acceleration)])
 
 
@@ -133,7 +144,9 @@ def reconstruct(method, chosen):
             scan.operator, scan.y, scan.noise_std, circulant=False, rtol=1e-6, max_steps=1500
         ).mean()[None],
         "dds": lambda key, prior, scan: posterior_draws(key, prior, scan, PFGMpp(chosen.D), chosen),
-        "edm_dds": lambda key, prior, scan: posterior_draws(key, prior, scan, PFGMpp(math.inf), chosen, chosen.eta),
+        "edm_dds": lambda key, prior, scan: posterior_draws(
+            key, prior, scan, PFGMpp(math.inf), chosen, chosen.eta
+        ),
     }
     if method not in one:
         raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(one)}.")
