@@ -106,6 +106,12 @@ def _verbs(tyro):
 
         run_verify(json, full, samples)
 
+    return {"demo": demo, "data": data, "verify": verify, **_name_verbs(tyro)}
+
+
+def _name_verbs(tyro):
+    positional = tyro.conf.Positional
+
     def list_names(room: positional[str | None] = None, /) -> None:
         """List the public names of the library, or of one room.
 
@@ -126,7 +132,7 @@ def _verbs(tyro):
 
         show_name(name)
 
-    return {"demo": demo, "data": data, "verify": verify, "list": list_names, "show": show}
+    return {"list": list_names, "show": show}
 
 
 if __name__ == "__main__":
