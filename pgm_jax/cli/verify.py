@@ -4,9 +4,9 @@ from pgm_jax import verify
 from pgm_jax.cli.files import write_json
 from pgm_jax.core import require
 
-# Printed columns, narrow enough that no figure is cut; the JSON rows hold every field.
+# Printed columns, in a width at which no figure is cut; the JSON rows hold every field.
 _FIGURES = {"mean_err": "mean", "cov_err": "cov", "energy": "energy", "cover50": "50 %", "cover90": "90 %"}
-_WIDTH = 92
+_WIDTH = 120
 
 
 def run_verify(json=None, full=False, samples=1024) -> None:
