@@ -213,3 +213,24 @@ def test_mixture_likelihood_is_normalised(x64):
     )
     density = np.exp(np.asarray(jax.jit(jax.vmap(one))(points)))
     assert np.trapezoid(density, dx=0.05) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("levels", "ratio"),
+    [(2, 0.010250), (3, 0.195318), (11, 0.752777), (18, 0.846086), (40, 0.929727), (151, 0.981233), (1281, 0.997782)],
+)
+def test_population_optimum_of_consistency_training(levels, ratio):
+    """O22: on Gaussian data the optimum of consistency training is a product of regressions of x_u on x_t.
+
+    The pair shares its clean image and its noise (review Eq. 22), so that Cov[x_u, x_t] = s^2 + u t on EDM.
+    """
+    process, s = EDM(), 0.5
+    grid = karras(levels, sigma_min=0.002)[:-1]
+
+    def covariance(t, u):
+        signal = process.alpha(t) * process.alpha(u) * s**2
+        return signal + process.sigma(t) * process.sigma(u)
+
+    factor = np.prod([covariance(t, u) / covariance(t, t) for t, u in zip(grid[:-1], grid[1:], strict=True)])
+    exact = math.sqrt((s**2 + 0.002**2) / (s**2 + 80.0**2))
+    assert factor / exact == pytest.approx(ratio, abs=6e-7)
