@@ -41,15 +41,13 @@ class Likelihood(struct.PyTreeNode):
 
     def prox(self, x, gamma, steps: int, x_init=None):
         """Computes `argmin_v |v - x|^2 / 2 - gamma ln p(y | v)`; refused unless a subclass knows how."""
-        raise NotImplementedError(
+        raise ValueError(
             f"{type(self).__name__} has no proximal map: use a method based on grad, such as dps"
         )
 
     def solve(self, r, cov, *, rtol=1e-5, max_steps: int = 100):
         """Computes `(A cov A^H + noise)^-1 r`; refused unless the likelihood is linear and Gaussian."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no covariance solve: it needs a linear Gaussian one"
-        )
+        raise ValueError(f"{type(self).__name__} has no covariance solve: it needs a linear Gaussian one")
 
     def subset(self, i) -> "Likelihood":
         """Returns the likelihood of subset i of the measurement (ordered subsets)."""
@@ -67,13 +65,13 @@ class Likelihood(struct.PyTreeNode):
 
     def normal_equations(self):
         """Returns `(normal, right)` with `grad(x) = right - normal(x)`, if linear and Gaussian."""
-        raise NotImplementedError(
+        raise ValueError(
             f"{type(self).__name__} is not linear and Gaussian, so it has no normal equations: use grad"
         )
 
     def data_terms(self):
         """Returns `(forward, backward, variance, scale)`, the terms of `solve`, if linear and Gaussian."""
-        raise NotImplementedError(
+        raise ValueError(
             f"{type(self).__name__} is not linear and Gaussian, so it has no data covariance: use grad"
         )
 
@@ -151,7 +149,7 @@ class LatentLikelihood(Likelihood):
         return self.likelihood.residual(self.decode(x))
 
     def prox(self, x, gamma, steps: int, x_init=None):
-        raise NotImplementedError(
+        raise ValueError(
             "the likelihood of a latent is not quadratic, so it has no proximal map by CG: "
             "correct the decoded image with the image's own likelihood, or use grad"
         )

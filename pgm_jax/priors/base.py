@@ -61,7 +61,7 @@ class Prior(struct.PyTreeNode):
             denoiser cost one transform, however many nodes the law uses; the offset keeps the log densities
             of large images apart in float32.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define this method")
 
     def sample(self, key):
         """Draws one clean image.
@@ -72,7 +72,7 @@ class Prior(struct.PyTreeNode):
         Returns:
             Array of the image's shape.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define this method")
 
     def posterior(self, operator, y, noise_std):
         """Conditions on `y = A x0 + noise_std n`; see the subclasses.
@@ -85,7 +85,7 @@ class Prior(struct.PyTreeNode):
         Returns:
             The posterior, an object with the methods of a prior.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define this method")
 
     def conditional(self, x, alpha, variance):
         """Computes the density of `x = alpha x0 + sqrt(variance) n`, n Normal, and the mean of x0 given x.

@@ -217,7 +217,15 @@ def test_mixture_likelihood_is_normalised(x64):
 
 @pytest.mark.parametrize(
     ("levels", "ratio"),
-    [(2, 0.010250), (3, 0.195318), (11, 0.752777), (18, 0.846086), (40, 0.929727), (151, 0.981233), (1281, 0.997782)],
+    [
+        (2, 0.010250),
+        (3, 0.195318),
+        (11, 0.752777),
+        (18, 0.846086),
+        (40, 0.929727),
+        (151, 0.981233),
+        (1281, 0.997782),
+    ],
 )
 def test_population_optimum_of_consistency_training(levels, ratio):
     """O22: on Gaussian data the optimum of consistency training is a product of regressions of x_u on x_t.
