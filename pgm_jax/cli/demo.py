@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.cli.files import whole_file, write_json
+from pgm_jax.cli.files import whole_file, writable, write_json
 from pgm_jax.core import require
 from pgm_jax.recipes import mri
 from pgm_jax.report import Panel, comparison_figure
@@ -48,6 +48,7 @@ def run_demo(out, slices=3, seed=0) -> None:
     require("matplotlib.figure", "viz")
     started = time.perf_counter()
     brain = mri.brain_slices(SUBJECT, slices, progress=console.print)
+    writable(out / "demo.json")
     prior = mri.brain_prior(brain.magnitude.shape[1:], brain.spacing, like=brain.magnitude)
     console.print(
         f"{slices} slices of {SUBJECT}, {jax.devices()[0].platform}; "

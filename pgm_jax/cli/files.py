@@ -6,6 +6,27 @@ import os
 from pathlib import Path
 
 
+def writable(path) -> None:
+    """Makes sure, before a long run, that a file can be written; makes its folder.
+
+    Args:
+        path: file that will be written.
+
+    Raises:
+        ValueError: if it cannot, with the reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.stem}.probe{path.suffix}")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Yields a temporary path beside `path`, which takes its place when the block ends without an error.

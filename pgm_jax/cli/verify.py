@@ -1,7 +1,7 @@
 """`pgm verify`: the exactness table with progress, printed and stored."""
 
 from pgm_jax import verify
-from pgm_jax.cli.files import write_json
+from pgm_jax.cli.files import writable, write_json
 from pgm_jax.core import require
 
 # Printed columns, in a width at which no figure is cut; the JSON rows hold every field.
@@ -19,6 +19,8 @@ def run_verify(json=None, full=False, samples=1024) -> None:
     """
     if samples < 16:
         raise ValueError(f"verify needs at least 16 samples a row to estimate moments, got {samples}")
+    if json is not None:
+        writable(json)
     progress_of = require("rich.progress", "cli")
     console_of = require("rich.console", "cli").Console
     console = console_of(width=max(console_of().width, _WIDTH))

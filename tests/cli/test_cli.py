@@ -66,6 +66,17 @@ def test_out_may_not_be_a_file(capsys, tmp_path):
     assert target.read_text() == "kept"
 
 
+def test_an_output_that_cannot_be_written_stops_before_the_run(capsys, monkeypatch, tmp_path):
+    from pgm_jax import verify
+
+    monkeypatch.setattr(verify, "verify", lambda *args, **kwargs: pytest.fail("the run began"))
+    (tmp_path / "file").write_text("kept")
+    for target in (tmp_path / "file" / "rows.json", tmp_path):
+        status, _, err = run(capsys, "verify", "--json", str(target))
+        assert status == 2 and one_line(err)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_missing_extra_names_its_pip_line(capsys, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
