@@ -25,14 +25,20 @@ def exact(prior, likelihood):
 
     Args:
         prior: an exact prior of `pgm_jax.priors`, the one that made the denoiser.
-        likelihood: `GaussianLikelihood`, linear.
+        likelihood: one `GaussianLikelihood` without weights.
 
     Returns:
         A guidance.
 
     Raises:
-        ValueError: if the posterior has no closed form, as under a stationary prior and a general operator.
+        ValueError: for another likelihood, or if the posterior has no closed form, as under a stationary prior
+            and a general operator.
     """
+    if not hasattr(likelihood, "operator") or getattr(likelihood, "weights", None) is not None:
+        raise ValueError(
+            f"exact needs one GaussianLikelihood without weights, got {type(likelihood).__name__}: stack the "
+            "operators of several measurements, and keep only measured entries in place of weights."
+        )
     posterior = prior.posterior(likelihood.operator, likelihood.y, likelihood.noise_std)
     if not hasattr(posterior, "denoiser"):
         raise ValueError(

@@ -51,9 +51,8 @@ def langevin(steps=5, step_size=2e-5, sigma_last=0.01):
             return process.mix(current, s), guidance
 
         def handed_over(carry):
-            return (safe_divide(process.alpha(s), process.alpha(t)) * carry[0]).astype(carry[0].dtype), carry[
-                1
-            ]
+            x, guidance = carry
+            return (safe_divide(process.alpha(s), process.alpha(t)) * x).astype(x.dtype), guidance
 
         x, guidance = jax.lax.cond(process.sigma(s) > 0, handed_over, denoised, carry)
         return state._replace(x=x, guidance=guidance)

@@ -147,7 +147,7 @@ def _sde_moments(noise):
 @pytest.mark.parametrize(
     "number, noise", [(6, 1.0), (7, 0.0)], ids=["equation_6_reverse_sde", "equation_7_flow_ode"]
 )
-def test_equation(x64, number, noise):
+def test_equations_6_and_7_reverse_sde_and_flow(x64, number, noise):
     """Eq. 6 and 7: drift `f x - (1 + k^2) / 2 g^2 score` (dt < 0) and spread `k g sqrt(-dt)`."""
     process, t, h = VP(), 0.5, 1e-3
     f, g2 = (float(v) for v in process.sde(t))

@@ -492,3 +492,12 @@ def test_guidance_at_pure_noise(x64):
         estimate = _apply(guidance, problem.prior.denoiser(process), process, x, 1.0)
         np.testing.assert_allclose(estimate.x0, mean, atol=1e-12)
         assert np.isfinite(estimate.noise).all()
+
+
+def test_exact_refuses_what_its_posterior_would_ignore():
+    """Weights and joint measurements do not reach `prior.posterior`, so they are refused, not dropped."""
+    problem = gaussian_problem()
+    likelihood = problem.likelihood
+    for other in (likelihood.replace(weights=jnp.ones(4)), likelihood + likelihood):
+        with pytest.raises(ValueError, match="without weights"):
+            exact(problem.prior, other)

@@ -158,11 +158,13 @@ DEVICES = ["pfgmpp heun"]
 def test_pmap_and_shard_map_equal_jit(name):
     run, inputs = _run(name), _inputs(4)
     whole = jax.jit(jax.vmap(run))(*inputs)
-    np.testing.assert_allclose(jax.pmap(run, devices=jax.devices()[:4])(*inputs), whole, rtol=1e-4, atol=1e-5)
+    # Relative to the image: XLA fuses differently across devices.
+    gap = lambda found: float(jnp.linalg.norm(found - whole) / jnp.linalg.norm(whole))
+    assert gap(np.asarray(jax.pmap(run, devices=jax.devices()[:4])(*inputs))) < 1e-5
     mesh = Mesh(np.array(jax.devices()[:4]), ("sample",))
     spec = PartitionSpec("sample")
     sharded = jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    np.testing.assert_allclose(jax.jit(sharded)(*inputs), whole, rtol=1e-4, atol=1e-5)
+    assert gap(np.asarray(jax.jit(sharded)(*inputs))) < 1e-5
 
 
 @pytest.mark.slow
