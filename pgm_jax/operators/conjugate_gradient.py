@@ -24,11 +24,15 @@ def _rounding(b):
 def _step(matvec, floor, carry):
     x, residual, direction, rr = carry
     image = matvec(direction)
-    alpha = safe_divide(jnp.where(rr > floor, rr, 0.0), tree_inner(direction, image))
+    # Both parts of a ratio are masked: past convergence the square of a denominator underflows, and the
+    # derivative of 0 / tiny is not a number.
+    live = rr > floor
+    masked = lambda value: jnp.where(live, value, 0.0)
+    alpha = safe_divide(masked(rr), masked(tree_inner(direction, image)))
     x = tree_axpy(alpha, direction, x)
     residual = tree_axpy(-alpha, image, residual)
     rr_next = tree_inner(residual, residual)
-    direction = tree_axpy(safe_divide(rr_next, rr), direction, residual)
+    direction = tree_axpy(safe_divide(masked(rr_next), masked(rr)), direction, residual)
     return x, residual, direction, rr_next
 
 
@@ -48,17 +52,20 @@ def conjugate_gradient(matvec, b, x_init=None, *, steps: int):
     """
     residual = b if x_init is None else jax.tree.map(jnp.subtract, b, matvec(x_init))
     x = jax.tree.map(jnp.zeros_like, b) if x_init is None else x_init
-
-    floor = _rounding(b)
+    # The system is solved in units of its first residual, so that squares in reverse mode stay in range.
+    size = jax.lax.stop_gradient(jnp.sqrt(tree_inner(residual, residual)))
+    size = jnp.where(size > 0, size, 1.0)
+    residual = jax.tree.map(lambda leaf: leaf / size, residual)
+    floor = jax.lax.stop_gradient(_rounding(b)) / size**2
 
     def body(carry, _):
         carry = _step(matvec, floor, carry)
         # The square root of an exact zero has no derivative; the trace is a diagnostic.
         return carry, jnp.sqrt(jax.lax.stop_gradient(carry[3]))
 
-    start = (x, residual, residual, tree_inner(residual, residual))
-    (x, *_), norms = jax.lax.scan(body, start, length=steps)
-    return x, norms
+    start = (jax.tree.map(jnp.zeros_like, residual), residual, residual, tree_inner(residual, residual))
+    (change, *_), norms = jax.lax.scan(body, start, length=steps)
+    return tree_axpy(size, change, x), size * norms
 
 
 def _iterate(matvec, b, rtol, max_steps):

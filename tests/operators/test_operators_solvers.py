@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pgm_jax import operators as op
 from pgm_jax.operators import conjugate_gradient, solve_positive_definite
 
 
@@ -122,3 +123,21 @@ def test_a_singular_consistent_system_is_not_driven_along_its_null_space(dtype, 
     np.testing.assert_allclose(x, np.linalg.pinv(factor) @ np.ones(4), atol=tolerance)
     x = solve_positive_definite(lambda v: matrix @ v, b, rtol=0.0, max_steps=100)
     np.testing.assert_allclose(x, np.linalg.pinv(factor) @ np.ones(4), atol=tolerance)
+
+
+def test_reverse_mode_past_convergence_is_finite_and_right():
+    """A small variance makes small residuals, whose squares underflow in float32: no NaN in the gradient."""
+    rng = np.random.default_rng(0)
+    matrix, y, x = rng.normal(size=(4, 8)), rng.normal(size=4), rng.normal(size=8)
+
+    def value(v, m, data, steps):
+        likelihood = op.GaussianLikelihood.create(op.Matrix(m), data, 0.3)
+        return jnp.sum(jnp.sin(likelihood.prox(v, 4e-6, steps)))
+
+    def slope(dtype, steps):
+        return jax.grad(value)(*(jnp.asarray(a, dtype) for a in (x, matrix, y)), steps)
+
+    with jax.enable_x64(True):
+        right = np.asarray(slope(jnp.float64, 4))
+    for steps in (4, 5, 12, 40):
+        np.testing.assert_allclose(slope(jnp.float32, steps), right, atol=2e-4, equal_nan=False)
