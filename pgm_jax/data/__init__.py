@@ -1,5 +1,17 @@
-"""Real data sets by name, readers for image files, splits by subject, and phantoms for those who ask."""
+"""Real data sets by name, readers for image files, splits by subject, augmentation and batches, and phantoms."""
 
+from pgm_jax.data.augment import (
+    compose as compose,
+    crop as crop,
+    flip as flip,
+    intensity as intensity,
+)
+from pgm_jax.data.batches import (
+    Batches as Batches,
+    batches as batches,
+    patches as patches,
+    process_rows as process_rows,
+)
 from pgm_jax.data.catalogue import Carrier as Carrier, DataSet as DataSet
 from pgm_jax.data.datasets import (
     PHANTOMS as PHANTOMS,
@@ -12,10 +24,13 @@ from pgm_jax.data.datasets import (
 from pgm_jax.data.dicom import read_dicom as read_dicom
 from pgm_jax.data.errors import DataError as DataError
 from pgm_jax.data.framing import pad_or_crop as pad_or_crop
+from pgm_jax.data.grain_input import grain_batches as grain_batches
 from pgm_jax.data.nifti import read_nifti as read_nifti
 from pgm_jax.data.npy import read_npy as read_npy
 from pgm_jax.data.nrrd import read_nrrd as read_nrrd
+from pgm_jax.data.oblique import Source as Source, oblique_patches as oblique_patches
 from pgm_jax.data.phantoms import shepp_logan as shepp_logan
+from pgm_jax.data.phase import smooth_phase as smooth_phase
 from pgm_jax.data.reading import read as read
 from pgm_jax.data.splitting import (
     Slices as Slices,
@@ -25,3 +40,4 @@ from pgm_jax.data.splitting import (
     split as split,
 )
 from pgm_jax.data.volume import Volume as Volume
+from pgm_jax.data.warping import affine as affine, rotation as rotation, warp as warp
