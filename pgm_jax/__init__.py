@@ -11,6 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "bench",
     "cli",
     "core",
     "data",
@@ -25,6 +26,7 @@ _ROOMS = (
     "reconstruction",
     "report",
     "samplers",
+    "training",
     "verify",
 )
 
