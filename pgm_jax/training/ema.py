@@ -50,7 +50,7 @@ def constant(decay) -> Rule:
 def half_life(steps, rampup=0.05) -> Rule:
     """Makes EDM's exponential average, whose half-life is at most 5 % of the training so far.
 
-    `beta = 2^(-1 / h)`, `h = min(steps, rampup step)` (Karras et al. 2022, App. F.2; NVlabs/edm
+    `beta = 2^(-1 / h)`, `h = min(steps, rampup step)` (Karras et al. 2022; NVlabs/edm
     training_loop.py, where it is counted in images).
 
     Args:
@@ -73,7 +73,7 @@ def half_life(steps, rampup=0.05) -> Rule:
 
 
 def power(std) -> Rule:
-    """Makes EDM2's power-function average, `beta_t = (1 - 1 / t)^(gamma + 1)` (Karras et al. 2024, Eq. 127).
+    """Makes EDM2's power-function average, `beta_t = (1 - 1 / t)^(gamma + 1)` (Karras et al. 2024, Sec. 3.1).
 
     The weight of step s at step t is exactly `(s^(gamma + 1) - (s - 1)^(gamma + 1)) / t^(gamma + 1)`; the
     initial parameters have none. Stored averages of two widths give any other: see `post_hoc`.

@@ -15,7 +15,7 @@ _LARGEST = 12**-0.5
 
 
 def power_exponent(std) -> float:
-    """Returns the exponent gamma of an average of relative width std (Karras et al. 2024, Eq. 123-126).
+    """Returns the exponent gamma of an average of relative width std (Karras et al. 2024, Sec. 3.1).
 
     `std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`: gamma is the largest root of
     `gamma^3 + 7 gamma^2 + (16 - std^-2) gamma + 12 - std^-2`.
@@ -39,7 +39,7 @@ def profile_products(times, stds, other_times, other_stds):
     """Returns the inner products `int p_i(tau) q_j(tau) dtau` of two lists of profiles, in float64.
 
     With t the earlier of the two times, and exponents a at t and b at the later time u, the product is
-    `(a + 1) (b + 1) (t / u)^b / ((a + b + 1) u)` (Karras et al. 2024, App. C.4).
+    `(a + 1) (b + 1) (t / u)^b / ((a + b + 1) u)` (Karras et al. 2024, Sec. 3.2).
 
     Args:
         times: (n,) times t_i.

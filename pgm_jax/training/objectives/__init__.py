@@ -1,0 +1,19 @@
+"""Training objectives: `(params, carry, batch, key) -> (loss, (carry, metrics))`."""
+
+from pgm_jax.training.objectives import levels as levels, weighting as weighting
+from pgm_jax.training.objectives.augmentation import augmented as augmented
+from pgm_jax.training.objectives.categorical import (
+    categorical as categorical,
+    class_probabilities as class_probabilities,
+)
+from pgm_jax.training.objectives.denoising import denoising as denoising, sample_losses as sample_losses
+from pgm_jax.training.objectives.field import (
+    field_denoiser as field_denoiser,
+    pfgm_field as pfgm_field,
+    stable_target as stable_target,
+)
+from pgm_jax.training.objectives.uncertainty import (
+    init_uncertainty as init_uncertainty,
+    learned_uncertainty as learned_uncertainty,
+    uncertainty as uncertainty,
+)
