@@ -34,8 +34,10 @@ _ROOMS = (
 def __getattr__(name):
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "load_prior":
+        return importlib.import_module(f"{__name__}.priors").load_prior
     raise AttributeError(f"module 'pgm_jax' has no attribute {name!r}; its rooms are {', '.join(_ROOMS)}")
 
 
 def __dir__():
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_ROOMS, "load_prior"])
