@@ -1,11 +1,13 @@
 """Tunes every method of the brain demo on validation people, and stores the choice with its scores.
 
     python benchmarks/tune_brain.py
+    python benchmarks/tune_brain.py --methods dds       # keeps what is stored for the baselines
 
 The baselines are tuned first and over the wider range. Validation is `brain1` and `brain2`; the demo's test
 subject is not read here.
 """
 
+import argparse
 import itertools
 import json
 from pathlib import Path
@@ -15,29 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 
 import pgm_jax
-from pgm_jax.recipes.mri import Settings, brain_prior, brain_slices, reconstruct, scores, undersampled_scan
+from pgm_jax.recipes.mri import Settings, brain_priors, brain_slices, reconstruct, scores, undersampled_scan
 
 VALIDATION = ("brain1", "brain2")
 SLICES = 2
 FILE = Path(pgm_jax.__file__).parent / "recipes" / "mri" / "undersampled_brain.json"
-START = Settings(cg_steps=8, tv_weight=0.004, tv_steps=200, steps=30, cg=5, eta=0.5)
+START = Settings(cg_steps=8, tv_weight=0.004, tv_steps=200, steps=30, cg=8)
+BASELINES = ("cg_steps", "tv_weight", "tv_steps")
 TABLE = {
     "cg_sense": {"cg_steps": (4, 5, 6, 7, 8, 10, 12)},
     "tv": {"tv_weight": (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012), "tv_steps": (150, 400)},
-    "dds": {"steps": (20, 40), "cg": (5, 10, 20)},
-    "edm_dds": {"eta": (0.0, 0.5, 0.85, 1.0)},
+    "dds": {"cg": (4, 8, 12), "trust": (2.5, 4.0, 6.0)},
 }
 
 
 def scans(acceleration):
-    """Validation scans with the prior of their size."""
+    """Validation scans, each with its voxel size."""
     found = []
     for number, name in enumerate(VALIDATION):
         slices = brain_slices(name, SLICES)
-        prior = brain_prior(slices.magnitude.shape[1:], slices.spacing, like=slices.magnitude)
         for index, magnitude in enumerate(slices.magnitude):
             key = jax.random.key(1000 * number + index)
-            found.append((prior, undersampled_scan(key, jnp.asarray(magnitude), acceleration, mask_seed=7)))
+            scan = undersampled_scan(key, jnp.asarray(magnitude), acceleration, mask_seed=7)
+            found.append((slices.spacing, scan))
     return found
 
 
@@ -51,32 +53,36 @@ def score(method, chosen, data):
     return float(np.mean(values))
 
 
-def tune(acceleration):
+def tune(acceleration, methods, chosen, best):
     """Greedy over methods, exhaustive within each."""
-    data, chosen, best = scans(acceleration), START, {}
-    for method, ranges in TABLE.items():
+    data = [
+        (brain_priors(scan.truth.shape, spacing, like=jnp.abs(scan.truth)), scan)
+        for spacing, scan in scans(acceleration)
+    ]
+    for method in methods:
         trials = []
-        for values in itertools.product(*ranges.values()):
-            trial = chosen._replace(**dict(zip(ranges, values, strict=True)))
+        for values in itertools.product(*TABLE[method].values()):
+            trial = chosen._replace(**dict(zip(TABLE[method], values, strict=True)))
             trials.append((score(method, trial, data), trial))
-            print(
-                acceleration,
-                method,
-                dict(zip(ranges, values, strict=True)),
-                round(trials[-1][0], 3),
-                flush=True,
-            )
+            print(acceleration, method, values, round(trials[-1][0], 3), flush=True)
         best[method], chosen = max(trials, key=lambda pair: pair[0])
+    best["edm_dds"] = score("edm_dds", chosen, data)
     return chosen, best
 
 
 def main():
     """Tunes both accelerations and writes the table."""
-    table = {"validation": VALIDATION, "settings": {}, "psnr": {}}
-    for acceleration in (4, 8):
-        chosen, best = tune(acceleration)
-        table["settings"][str(acceleration)] = chosen._asdict()
-        table["psnr"][str(acceleration)] = best
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", choices=list(TABLE), default=list(TABLE))
+    methods = parser.parse_args().methods
+    table = json.loads(FILE.read_text())
+    for acceleration in ("4", "8"):
+        known = {k: v for k, v in table["settings"][acceleration].items() if k in Settings._fields}
+        start = START._replace(**{k: known[k] for k in BASELINES})
+        chosen, best = tune(int(acceleration), methods, start, table["psnr"][acceleration])
+        table["settings"][acceleration], table["psnr"][acceleration] = chosen._asdict(), best
     FILE.write_text(json.dumps(table, indent=1) + "\n")
 
 

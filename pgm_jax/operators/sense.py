@@ -49,13 +49,22 @@ class Sense(LinearOperator):
         return jnp.sum(jnp.conj(self.maps) * coils, axis=0)[:, :, None]
 
     def gram(self, x):
-        """Computes `sum_c conj(S_c) F^H M^2 F S_c x` shifting the image instead of the coils."""
+        """Computes `sum_c conj(S_c) F^H M^2 F S_c x` shifting the image instead of the coils.
+
+        Along an axis on which the mask is constant F^H F cancels, so whole lines of k-space cost one 1-D FFT.
+        """
         require_shape(x, self.domain, self, "image")
-        maps = jnp.fft.ifftshift(self.maps, _SPACE)
-        power = jnp.fft.ifftshift(self._weights**2, _SPACE)
-        coils = maps * jnp.fft.ifftshift(x[:, :, 0], _SPACE)[None]
-        coils = jnp.fft.ifft2(power[None] * jnp.fft.fft2(coils))
-        return jnp.fft.fftshift(jnp.sum(jnp.conj(maps) * coils, axis=0), _SPACE)[:, :, None]
+        weights = self._weights
+        shape = (1,) * (2 - jnp.ndim(self.mask)) + jnp.shape(self.mask)
+        axes = tuple(axis for axis, size in zip(_SPACE, shape, strict=True) if size > 1)
+        if not axes:
+            power = jnp.sum(jnp.abs(self.maps) ** 2, axis=0)[:, :, None]
+            return weights[:, :, None] ** 2 * power * x
+        maps = jnp.fft.ifftshift(self.maps, axes)
+        power = jnp.fft.ifftshift(weights**2, axes)
+        coils = maps * jnp.fft.ifftshift(x[:, :, 0], axes)[None]
+        coils = jnp.fft.ifftn(power[None] * jnp.fft.fftn(coils, axes=axes), axes=axes)
+        return jnp.fft.fftshift(jnp.sum(jnp.conj(maps) * coils, axis=0), axes)[:, :, None]
 
     @property
     def domain(self):

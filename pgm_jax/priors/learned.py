@@ -54,9 +54,25 @@ class LearnedPrior(struct.PyTreeNode):
         return json.loads(self.text)
 
     def denoiser(self):
-        """Returns the denoiser `(x_t, t, cond=None) -> x0` under EDM's preconditioning, in the card's units."""
-        scaling = precondition.edm(self.card["sigma_data"])
-        return as_denoiser(self.network, self.params, self.process, scaling)
+        """Builds the denoiser under EDM's preconditioning, in the card's units.
+
+        Images of any size: each is padded with its border to the network's next multiple, and cropped again.
+
+        Returns:
+            `denoise(x_t, t, cond=None) -> x0` for one image.
+        """
+        card = self.card
+        scaling = precondition.edm(card["sigma_data"])
+        inner = as_denoiser(self.network, self.params, self.process, scaling)
+        multiple = card.get("multiple", 1)
+
+        def denoise(x_t, t, cond=None):
+            missing = [-n % multiple for n in x_t.shape[:-1]]
+            padding = [(m // 2, m - m // 2) for m in missing]
+            x0 = inner(jnp.pad(x_t, [*padding, (0, 0)], mode="edge"), t, cond)
+            return x0[tuple(slice(a, a + n) for (a, _), n in zip(padding, x_t.shape[:-1], strict=True))]
+
+        return denoise
 
 
 def prior_names() -> list[str]:
@@ -109,7 +125,7 @@ def save_prior(path, params, card) -> None:
         path: the `.npz` file to write; replaced in one go.
         params: nested dict of arrays.
         card: JSON-able dict with at least `network: [name in pgm_jax.networks, options]`,
-            `process: [name in pgm_jax.processes, arguments]` (infinite arguments as "inf"), `sigma_data` and `unit`.
+            `process: [name in pgm_jax.processes, arguments]` (infinite ones as "inf"), `sigma_data`, `unit`.
 
     Raises:
         PriorError: if the card lacks an entry, or a parameter is not finite.

@@ -11,7 +11,9 @@ from pgm_jax.recipes.mri.scan import (
 )
 from pgm_jax.recipes.mri.undersampled_brain import (
     METHODS as METHODS,
+    Priors as Priors,
     Settings as Settings,
+    brain_priors as brain_priors,
     evaluations as evaluations,
     posterior_draws as posterior_draws,
     reconstruct as reconstruct,

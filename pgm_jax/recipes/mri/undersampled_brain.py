@@ -4,7 +4,6 @@ Each method is one pure function of a scan, compiled once for both accelerations
 """
 
 import json
-import math
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -15,7 +14,9 @@ from pgm_jax.core import sample_key
 from pgm_jax.guidance import dds
 from pgm_jax.metrics import nrmse, psnr, ssim
 from pgm_jax.operators import GaussianLikelihood
-from pgm_jax.processes import PFGMpp, karras
+from pgm_jax.priors import load_prior
+from pgm_jax.processes import karras
+from pgm_jax.recipes.mri.brain_prior import brain_prior
 from pgm_jax.reconstruction import cg_sense, tv, zero_filled
 from pgm_jax.samplers import ddim, sample_one
 
@@ -44,10 +45,10 @@ class Settings(NamedTuple):
         tv_steps: PDHG iterations.
         steps: sampler steps (network evaluations) of one draw.
         cg: conjugate gradient steps of DDS at each evaluation.
-        eta: share of fresh noise in the EDM draws; the PFGM++ draws are deterministic given their start.
+        trust: variance that DDS gives the clean image around the network's, in units of sigma^2.
         draws: posterior draws behind the mean and the standard deviation.
-        D: dimension of PFGM++.
-        sigma_max: largest noise level.
+        sigma_max: noise level at which a draw starts, from the CG-SENSE image.
+        sigma_min: last noise level above 0.
     """
 
     cg_steps: int
@@ -55,10 +56,40 @@ class Settings(NamedTuple):
     tv_steps: int
     steps: int
     cg: int
-    eta: float
+    trust: float = 4.0
     draws: int = 4
-    D: float = 128.0
-    sigma_max: float = 20.0
+    sigma_max: float = 1.0
+    sigma_min: float = 0.005
+
+
+class Priors(NamedTuple):
+    """What the methods know of brains; a pytree, so it may cross a `jit` border.
+
+    Attributes:
+        gaussian: `StationaryGaussianPrior` of the image's size, for "gaussian_mean".
+        dds: trained PFGM++ prior.
+        edm_dds: its twin at D = inf.
+    """
+
+    gaussian: Any
+    dds: Any
+    edm_dds: Any
+
+
+def brain_priors(shape, spacing, like=None):
+    """Loads the priors of the recipe: the fitted spectrum and the two shipped networks.
+
+    Args:
+        shape: (height, width) or (height, width, 1).
+        spacing: voxel size in mm, a number or (row, column).
+        like: image in the units that will be used; a range unlike the fit's warns.
+
+    Returns:
+        `Priors`.
+    """
+    return Priors(
+        brain_prior(shape, spacing, like=like), load_prior("brain-t1-pfgmpp"), load_prior("brain-t1-edm")
+    )
 
 
 def settings(acceleration):
@@ -82,40 +113,41 @@ def settings(acceleration):
     return Settings(**table[str(acceleration)])
 
 
-def posterior_draws(key, prior, scan, process, chosen, eta=0.0):
-    """Draws from the posterior by DDS along the process (review Eq. 29 and 30).
+def posterior_draws(key, prior, scan, chosen):
+    """Draws from the posterior by DDS with fresh noise at every level (review Eq. 29 and 30).
+
+    Each step corrects the network's clean image by conjugate gradients on
+    `|v - x0|^2 / (2 trust sigma^2) + |A v - y|^2 / (2 noise_std^2)`, the annealed weight of Zhu et al. 2023
+    (DiffPIR, Eq. 12), and perturbs the result to the next level with new noise, which is valid at every D. It
+    starts at `sigma_max` around the CG-SENSE image.
 
     Args:
         key: PRNG key.
-        prior: exact prior (its denoiser is used) over complex images.
+        prior: trained prior with `process` and `denoiser()`, over complex images.
         scan: `Scan`.
-        process: affine process in EDM's frame.
         chosen: `Settings`.
-        eta: share of fresh noise, 0 at finite D.
 
     Returns:
         (draws, height, width, 1) complex64.
     """
     likelihood = GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
-    power = jnp.mean(prior.power)
+    guidance = dds(likelihood, lambda process, t: chosen.trust * process.sigma(t) ** 2, chosen.cg)
+    grid = karras(chosen.steps, sigma_min=chosen.sigma_min, sigma_max=chosen.sigma_max)
+    process, denoise = prior.process, prior.denoiser()
+    start = cg_sense(scan.operator, scan.y, chosen.cg_steps)[0]
 
-    def variance(process, t):
-        # Posterior variance of data of the prior's mean power at this noise level.
-        level = process.sigma(t) ** 2
-        return level * power / (level + power)
+    def draw(key):
+        key_start, key_sample = jax.random.split(key)
+        return sample_one(
+            key_sample,
+            ddim(1.0, of="marginal"),
+            denoise,
+            process,
+            grid,
+            x_init=process.perturb(key_start, start, jnp.float32(grid[0])),
+            guidance=guidance,
+        )
 
-    guidance = dds(likelihood, variance, chosen.cg)
-    grid = karras(chosen.steps, sigma_min=0.005, sigma_max=chosen.sigma_max)
-    draw = lambda key: sample_one(
-        key,
-        ddim(eta, of="marginal"),
-        prior.denoiser(process),
-        process,
-        grid,
-        shape=scan.truth.shape,
-        guidance=guidance,
-        dtype=scan.truth.dtype,
-    )
     return jax.vmap(draw)(jax.vmap(lambda i: sample_key(key, i))(jnp.arange(chosen.draws)))
 
 
@@ -123,30 +155,29 @@ def reconstruct(method, chosen):
     """Builds the pure function of one method.
 
     Args:
-        method: "zero_filled", "cg_sense", "tv", "gaussian_mean" (the exact posterior mean of the same prior),
-            "dds" (PFGM++) or "edm_dds" (D = inf).
+        method: "zero_filled", "cg_sense", "tv", "gaussian_mean" (the exact posterior mean of a stationary
+            Gaussian), "dds" (PFGM++) or "edm_dds" (D = inf).
         chosen: `Settings`.
 
     Returns:
-        `(key, prior, scan) -> images`: (draws, height, width, 1), one row for methods without draws.
+        `(key, priors, scan) -> images`: (draws, height, width, 1), one row for methods without draws; priors is
+        `Priors`, of which a method reads its own.
 
     Raises:
         ValueError: for an unknown method.
     """
     one = {
-        "zero_filled": lambda key, prior, scan: zero_filled(scan.operator, scan.y)[None],
-        "cg_sense": lambda key, prior, scan: cg_sense(scan.operator, scan.y, chosen.cg_steps)[0][None],
-        "tv": lambda key, prior, scan: tv(
+        "zero_filled": lambda key, priors, scan: zero_filled(scan.operator, scan.y)[None],
+        "cg_sense": lambda key, priors, scan: cg_sense(scan.operator, scan.y, chosen.cg_steps)[0][None],
+        "tv": lambda key, priors, scan: tv(
             scan.operator, scan.y, chosen.tv_weight, chosen.tv_steps, balance=_TV_BALANCE
         )[0][None],
         # The spectrum spans six decades, so data-space CG needs many steps.
-        "gaussian_mean": lambda key, prior, scan: prior.posterior(
+        "gaussian_mean": lambda key, priors, scan: priors.gaussian.posterior(
             scan.operator, scan.y, scan.noise_std, circulant=False, rtol=1e-6, max_steps=1500
         ).mean()[None],
-        "dds": lambda key, prior, scan: posterior_draws(key, prior, scan, PFGMpp(chosen.D), chosen),
-        "edm_dds": lambda key, prior, scan: posterior_draws(
-            key, prior, scan, PFGMpp(math.inf), chosen, chosen.eta
-        ),
+        "dds": lambda key, priors, scan: posterior_draws(key, priors.dds, scan, chosen),
+        "edm_dds": lambda key, priors, scan: posterior_draws(key, priors.edm_dds, scan, chosen),
     }
     if method not in one:
         raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(one)}.")
