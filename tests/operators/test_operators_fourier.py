@@ -96,6 +96,15 @@ def test_sense_accepts_real_images_and_returns_complex_ones():
     np.testing.assert_allclose(sense.gram(x), sense.adjoint(sense(x)), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(), (6,), (1, 6), (7, 1), (7, 6)])
+def test_gram_of_every_kind_of_mask_is_adjoint_of_forward(shape, x64):
+    # Along an axis on which the mask is constant no FFT is taken.
+    maps = jnp.asarray(op.birdcage_maps(3, 7, 6, dtype=np.complex128))
+    sense = op.Sense(maps, np.random.default_rng(0).uniform(size=shape))
+    x = _image(3, 7, 6)
+    np.testing.assert_allclose(sense.gram(x), sense.adjoint(sense(x)), atol=1e-12)
+
+
 def test_pmap_over_slices_equals_jit():
     sense = op.Sense(jnp.asarray(op.birdcage_maps(3, 7, 6)), op.random_mask(0, 6, 2, 0.2))
     xs = jnp.stack([_image(seed, 7, 6) for seed in range(4)])
