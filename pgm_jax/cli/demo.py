@@ -20,8 +20,9 @@ RUNS = (
     ("cg_sense", "cg_sense", None),
     ("tv", "tv", None),
     ("dds", "dds_draw", "dds_mean"),
-    ("edm_dds", "edm_dds_draw", "edm_dds_mean"),
 )
+# The same network and number of training steps at D = inf.
+TWIN = ("edm_dds", "edm_dds_draw", "edm_dds_mean")
 _TITLES = {
     "zero_filled": "zero-filled",
     "cg_sense": "CG-SENSE",
@@ -31,15 +32,17 @@ _TITLES = {
 }
 
 
-def run_demo(out, slices=3, seed=0) -> None:
+def run_demo(out, slices=3, seed=0, twin=False) -> None:
     """Runs the demo and writes `demo.png` and `demo.json`.
 
     Args:
         out: folder to write to.
         slices: number of held-out slices.
         seed: seed of phase, noise and draws.
+        twin: draw with the prior at D = inf as well.
     """
     out = Path(out)
+    runs = (*RUNS, TWIN) if twin else RUNS
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: give a folder")
     console = require("rich.console", "cli").Console()
@@ -54,10 +57,10 @@ def run_demo(out, slices=3, seed=0) -> None:
     )
     rows, pictures = [], {}
     with require("rich.progress", "cli").Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(ACCELERATIONS) * len(RUNS) * slices)
+        task = progress.add_task("", total=len(ACCELERATIONS) * len(runs) * slices)
         for acceleration in ACCELERATIONS:
             scans = _scans(brain, acceleration, seed)
-            for run in RUNS:
+            for run in runs:
                 tick = lambda text: progress.update(task, advance=1, description=text)
                 new, shown = _run(run, acceleration, priors, scans, seed, tick)
                 rows += new

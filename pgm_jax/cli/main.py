@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pgm_jax.cli.bench import bench_verb
+from pgm_jax.cli.training_verbs import option_rules, training_verbs
+
 DESCRIPTION = (
     "Physics-inspired generative models and the physics of medical imaging. "
     "Start with `pgm demo`; every verb has --help."
@@ -21,13 +24,16 @@ def main(argv=None) -> int:
         Exit status: 0, 2 after a mistake that the message explains, 130 after Ctrl-C. With PGM_TRACEBACK=1 in
         the environment the whole traceback is shown instead.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
         tyro = _tyro()
-        tyro.extras.subcommand_cli_from_dict(_verbs(tyro), prog="pgm", description=DESCRIPTION, args=argv)
-    except KeyboardInterrupt:
-        print("pgm: interrupted; files are written whole or not at all", file=sys.stderr)
+        with option_rules(tyro):
+            verbs = _verbs(tyro) | training_verbs(tyro, argv) | bench_verb(tyro)
+            tyro.extras.subcommand_cli_from_dict(verbs, prog="pgm", description=DESCRIPTION, args=argv)
+    except KeyboardInterrupt as stop:
+        print(f"pgm: {stop or 'interrupted; files are written whole or not at all'}", file=sys.stderr)
         return 130
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("PGM_TRACEBACK"):
             raise
         print(f"pgm: {' '.join(str(error).split())}", file=sys.stderr)
@@ -82,17 +88,18 @@ def _verbs(tyro):
             raise ValueError("`pgm data get` needs the name of a data set: see `pgm data list`.")
         return verb.get_data(name, source)
 
-    def demo(out: Path = Path("pgm-demo"), slices: int = 3, seed: int = 0) -> None:
+    def demo(out: Path = Path("pgm-demo"), slices: int = 3, seed: int = 0, twin: bool = False) -> None:
         """Reconstruct real brain slices from undersampled multi-coil k-space, and compare methods.
 
         Args:
             out: folder for demo.png and demo.json.
             slices: number of held-out slices (Colin27).
             seed: seed of phase, noise and draws.
+            twin: draw with the same prior at D = inf (diffusion) as well.
         """
         from pgm_jax.cli.demo import run_demo
 
-        run_demo(out, slices, seed)
+        run_demo(out, slices, seed, twin)
 
     def verify(json: Path | None = None, full: bool = False, samples: int = 1024) -> None:
         """Print the exactness table: samplers and guidance against exact posteriors.

@@ -8,6 +8,8 @@ import pgm_jax
 from pgm_jax.core import require
 
 _HIDDEN = ("cli", "core")
+# Modules whose names are public although their room does not re-export them.
+_INNER = ("recipes.generation", "recipes.mri", "training.ema", "training.objectives")
 
 
 def public_names(room):
@@ -32,7 +34,7 @@ def public_names(room):
 
 def rooms():
     """Returns the names of the rooms that a user composes from."""
-    return [room for room in pgm_jax._ROOMS if room not in _HIDDEN] + ["recipes.mri"]
+    return [*(room for room in pgm_jax._ROOMS if room not in _HIDDEN), *_INNER]
 
 
 def list_names(room=None) -> None:

@@ -1,3 +1,4 @@
 """Figures and reports of finished runs; arrays come in, files go out."""
 
 from pgm_jax.report.comparison import Panel as Panel, comparison_figure as comparison_figure
+from pgm_jax.report.contact_sheet import contact_sheet as contact_sheet

@@ -46,7 +46,7 @@ def test_every_verb_has_help(verb, capsys):
         (["data", "get"], "pgm data list"),
         (["demo", "--slices", "0"], "slices"),
         (["verify", "--samples", "3"], "at least 16"),
-        (["show", "hune"], "did you mean heun"),
+        (["show", "huen"], "did you mean heun"),
         (["list", "sampler"], "the rooms are"),
     ],
 )

@@ -8,12 +8,25 @@ import pytest
 README = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
 
 
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_example_runs_and_is_right(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
     mean_error, cov_error = map(float, capsys.readouterr().out.split())
     # 1000 draws: five standard errors of a mean and of a variance of order one.
     assert mean_error < 0.16 and cov_error < 0.25
+
+
+def test_the_shipped_prior_says_who_it_knows(capsys):
+    exec(compile(EXAMPLES[1], "README.md", "exec"), {})
+    assert "pycortex-s1" in capsys.readouterr().out
+
+
+def test_the_training_example_trains():
+    made = {}
+    exec(compile(EXAMPLES[2], "README.md", "exec"), made)
+    assert int(made["state"].step) == 20 and len(EXAMPLES) == 3
 
 
 @pytest.mark.parametrize("room", re.findall(r"^\| `(\w+)`", README, re.MULTILINE))

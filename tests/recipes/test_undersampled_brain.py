@@ -122,10 +122,10 @@ def test_unknown_names_are_refused():
 def test_demo_writes_its_table_and_figure(accelerations, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mri, "settings", lambda acceleration: TINY)
     monkeypatch.setattr("pgm_jax.cli.demo.ACCELERATIONS", accelerations)
-    assert cli.main(["demo", "--out", str(tmp_path / "out"), "--slices", "1"]) == 0
+    assert cli.main(["demo", "--out", str(tmp_path / "out"), "--slices", "1", "--twin"]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demo.json", "demo.png"]
     table = json.loads((tmp_path / "out" / "demo.json").read_text())
-    methods = {"zero_filled", "cg_sense", "tv", "dds_draw", "dds_mean"}
+    methods = {"zero_filled", "cg_sense", "tv", "dds_draw", "dds_mean", "edm_dds_mean"}
     for acceleration in accelerations:
         rows = {row["method"]: row for row in table["rows"] if row["acceleration"] == acceleration}
         assert methods <= set(rows)

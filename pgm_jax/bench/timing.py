@@ -1,0 +1,66 @@
+"""Timing: compile and run apart, and runs of several parties in turn in one process."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def compile_apart(function: Callable, *arguments):
+    """Compiles a jitted function for given arguments and times it.
+
+    Where JAX's persistent compilation cache is switched on and holds the program, this is the time to read it.
+
+    Args:
+        function: a function made by `jax.jit`.
+        *arguments: its arguments, or `jax.ShapeDtypeStruct`s of them.
+
+    Returns:
+        `(compiled, seconds)`; the compiled program takes the same arguments.
+    """
+    begun = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    return compiled, time.perf_counter() - begun
+
+
+def interleaved(runs: Mapping[str, Callable], repeats: int) -> dict[str, float]:
+    """Times several runs in turn, so that what else the machine does falls on all of them alike.
+
+    Each is called once before, to warm up.
+
+    Args:
+        runs: functions without arguments by name, each of which returns once its result exists.
+        repeats: number of rounds, at least 1.
+
+    Returns:
+        Median seconds of each.
+
+    Raises:
+        ValueError: for fewer than 1 round.
+    """
+    if repeats < 1:
+        raise ValueError(f"timing needs at least 1 repeat, got {repeats}")
+    seconds = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def program_bytes(compiled) -> int | None:
+    """Returns the bytes that a compiled program needs at a time on one device.
+
+    Args:
+        compiled: result of `jax.jit(f).lower(...).compile()`.
+
+    Returns:
+        Arguments, results and scratch, buffers that are both counted once; None where XLA does not say.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(held + memory.temp_size_in_bytes)

@@ -1,0 +1,55 @@
+"""Throughput of the compiled training step, beside PyTorch's with the same weights."""
+
+import jax
+import numpy as np
+import optax
+
+from pgm_jax.bench import torch_peer
+from pgm_jax.bench.flops import count_flops
+from pgm_jax.bench.measure import Measured, row_of
+from pgm_jax.bench.model import Case, build, mesh_of, noise
+from pgm_jax.bench.timing import compile_apart, interleaved
+from pgm_jax.parallel import shard_batch
+from pgm_jax.processes import EDM, precondition
+from pgm_jax.training import create_state, ema, objectives, train_step
+
+RATE, DECAY = 1e-4, 0.999
+
+
+def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
+    """Times one step of EDM's denoising objective with Adam and one average of the weights.
+
+    Args:
+        case: `Case`; bfloat16 is `Precision`'s mixed training, autocast in PyTorch.
+        repeats: timed steps, of which the median is taken.
+        peer: whether to time PyTorch too, see `sampling_row`.
+
+    Returns:
+        `Row`.
+
+    Raises:
+        ValueError: for an impossible case.
+        ArithmeticError: if the twin's network differs from ours by more than 1e-4 of its largest output.
+    """
+    model, mesh = build(case), mesh_of(case)
+    parts = EDM(), model.network, precondition.edm(), objectives.levels.lognormal()
+    averages, optimiser = [ema.constant(DECAY)], optax.adam(RATE)
+    step = train_step(objectives.denoising(*parts), optimiser, ema=averages)
+    images = noise(case, 0.5)
+    batch = shard_batch(mesh, {"x0": images})
+    state = create_state(jax.random.key(0), model.params, optimiser, ema=averages, mesh=mesh)
+    flops = count_flops(step, state, batch)
+    compiled, compile_s = compile_apart(jax.jit(step, donate_argnums=0), state, batch)
+    held = [state]
+
+    def ours():
+        held[0], metrics = compiled(held[0], batch)
+        jax.block_until_ready((held[0], metrics))
+        if not np.isfinite(metrics["loss"]):
+            raise ArithmeticError(f"the loss of step {int(held[0].step)} is {metrics['loss']}")
+
+    runs = {"ours": ours}
+    if peer:
+        runs |= torch_peer.training_runs(case, model, images, RATE, DECAY)
+    measured = Measured(compiled, compile_s, interleaved(runs, repeats), flops, 1)
+    return row_of("training", case, model, measured, objective="edm", optimiser="adam", ema=DECAY)

@@ -1,0 +1,24 @@
+"""Generation recipes (review 3.2): priors learned from images alone."""
+
+from pgm_jax.recipes.generation.exported import export as export, load_exported as load_exported
+from pgm_jax.recipes.generation.images import (
+    image_batches as image_batches,
+    measured as measured,
+    read_images as read_images,
+)
+from pgm_jax.recipes.generation.learned_prior import (
+    SAMPLERS as SAMPLERS,
+    build as build,
+    devices as devices,
+    draw_batch as draw_batch,
+    network_of as network_of,
+    optimiser as optimiser,
+)
+from pgm_jax.recipes.generation.training_run import (
+    CHECKPOINTS as CHECKPOINTS,
+    Trained as Trained,
+    averages as averages,
+    load_run as load_run,
+    train as train,
+)
+from pgm_jax.recipes.prior_config import PriorConfig as PriorConfig

@@ -1,0 +1,248 @@
+"""A learned prior from its configuration: process, network, objective and draw, and what trains them."""
+
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pgm_jax import data, networks, parallel
+from pgm_jax.core import Network, Precision, System, sample_key
+from pgm_jax.networks import as_denoiser
+from pgm_jax.processes import (
+    EDM,
+    VE,
+    VP,
+    FlowMatching,
+    PFGMpp,
+    karras,
+    precondition,
+    predict_noise,
+    predict_v,
+    predict_velocity,
+    predict_x0,
+)
+from pgm_jax.recipes.prior_config import MEASURED, PriorConfig, check
+from pgm_jax.samplers import ddim, dpmpp_2m, heun, sample_one
+from pgm_jax.training import objectives
+from pgm_jax.training.objectives import levels, weighting
+
+SAMPLERS = {"heun": heun, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
+"""Samplers of the probability-flow ODE by name; all are deterministic given their start, as finite D needs."""
+
+_PROCESSES = {
+    "edm": lambda config: EDM(),
+    "pfgmpp": lambda config: PFGMpp(config.D),
+    "vp": lambda config: VP(),
+    "ve": lambda config: VE(config.sigma_min, config.sigma_max),
+    "flow": lambda config: FlowMatching(),
+}
+_PARAMETERISATIONS = {
+    "edm": lambda config: precondition.edm(config.sigma_data),
+    "noise": lambda config: predict_noise,
+    "v": lambda config: predict_v,
+    "x0": lambda config: predict_x0,
+    "velocity": lambda config: predict_velocity,
+}
+_WEIGHTINGS = {
+    "output": lambda config: None,
+    "simple": lambda config: weighting.simple,
+    "min_snr": lambda config: weighting.min_snr(),
+    "v": lambda config: weighting.v,
+    "edm": lambda config: weighting.edm(config.sigma_data),
+    "x0": lambda config: weighting.x0,
+    "likelihood": lambda config: weighting.likelihood,
+}
+_LEVELS = {
+    "lognormal": lambda config: levels.lognormal(config.level_mean, config.level_std),
+    # The likelihood's weight has no bound at t = 0.
+    "uniform": lambda config: levels.uniform(1e-5, 1.0),
+}
+_UNET = networks.UNetOptions._field_defaults
+_DRUNET = {
+    p.name: p.default
+    for p in inspect.signature(networks.drunet).parameters.values()
+    if p.default is not p.empty
+}
+_NETWORKS = {
+    "unet": (networks.unet, _UNET),
+    "ddpmpp": (networks.ddpmpp, _UNET),
+    "ncsnpp": (networks.ncsnpp, _UNET),
+    "adm": (networks.adm, _UNET),
+    "dit": (networks.dit, networks.DiTOptions._field_defaults),
+    "drunet": (networks.drunet, _DRUNET),
+}
+# What the configuration itself says, and what an unconditional prior of slices does not have.
+_FIXED = ("out_channels", "dims", "conditions", "precision", "outputs")
+
+
+def build(config: PriorConfig, *, sampler: str = "heun", steps: int = 18) -> System:
+    """Builds the parts of a prior; nothing is compiled.
+
+    Args:
+        config: a configuration whose noise levels are given or `measured`.
+        sampler: name of a sampler of `SAMPLERS`, for `draw`.
+        steps: sampler steps of `draw`, on Karras' grid from sigma_max to sigma_min and 0.
+
+    Returns:
+        `System` without a representation. `objective` takes batches of `image_batches`; `draw(key, params, None)`
+        returns one image (*size, channels), float32, or complex64 where the configuration is complex.
+
+    Raises:
+        ValueError: for a field that is unknown or impossible, an option that the network does not have, a size
+            of image that it cannot take, or a sampler or number of steps that does not exist.
+    """
+    check(config)
+    empty = [name for name in MEASURED if getattr(config, name) is None]
+    if empty:
+        raise ValueError(
+            f"{', '.join(empty)} are not given: measure them with generation.measured(config, images)"
+        )
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    process, network = _PROCESSES[config.process](config), network_of(config)
+    parameterisation = _PARAMETERISATIONS[config.parameterisation](config)
+    objective = objectives.denoising(
+        process,
+        network,
+        parameterisation,
+        _LEVELS[config.levels](config),
+        _WEIGHTINGS[config.weighting](config),
+        stratified=True,
+    )
+    if config.complex:
+        objective = objectives.augmented(data.smooth_phase(), objective)
+    grid = karras(steps, config.sigma_min, config.sigma_max, process=process)
+    method, shape = SAMPLERS[sampler](), (*config.size, config.channels)
+    dtype = jnp.complex64 if config.complex else jnp.float32
+
+    def draw(key, params, inputs=None):
+        denoise = as_denoiser(network, params, process, parameterisation)
+        return sample_one(key, method, denoise, process, grid, shape=shape, dtype=dtype)
+
+    return System(process, network, objective, None, draw)
+
+
+def draw_batch(system: System, count: int) -> Callable:
+    """Makes the function that draws images `first` to `first + count - 1` of a run of draws.
+
+    Image i depends on `fold_in(key, i)` alone: not on the count, the batches or the devices.
+
+    Args:
+        system: what `build` returned.
+        count: images a call.
+
+    Returns:
+        `(key, params, first) -> (count, *size, channels)`, to be compiled.
+    """
+
+    def draw(key, params, first):
+        one = lambda index: system.draw(sample_key(key, index), params, None)
+        return jax.vmap(one)(first + jnp.arange(count))
+
+    return draw
+
+
+def optimiser(config: PriorConfig):
+    """Builds Adam with a rate that rises linearly over the warm-up and then stays, and clipped gradients.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        optax `GradientTransformation`.
+    """
+    rate = optax.linear_schedule(0.0, config.rate, config.warmup) if config.warmup else config.rate
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate))
+
+
+def devices(config: PriorConfig):
+    """Builds the mesh of a run and the rules by which its state is split.
+
+    Args:
+        config: the configuration; without `mesh_data` the mesh has every device.
+
+    Returns:
+        `(mesh, rules)`.
+
+    Raises:
+        ValueError: if there are too few devices, or the batch does not divide over them.
+    """
+    available, fsdp = jax.devices(), config.mesh_fsdp
+    if config.mesh_data is not None:
+        if config.mesh_data * fsdp > len(available):
+            raise ValueError(
+                f"a mesh of {config.mesh_data} x {fsdp} devices, and there are {len(available)}: "
+                "lower mesh_data or mesh_fsdp"
+            )
+        available = available[: config.mesh_data * fsdp]
+    mesh = parallel.make_mesh(fsdp=fsdp, devices=available)
+    unit = len(available) * config.accumulate
+    if config.batch % unit:
+        raise ValueError(
+            f"batch {config.batch} does not divide over {len(available)} devices times accumulate "
+            f"{config.accumulate}: use a multiple of {unit}, or fewer devices with mesh_data"
+        )
+    return mesh, ((".*", parallel.fsdp() if fsdp > 1 else parallel.replicate),)
+
+
+def network_of(config: PriorConfig) -> Network:
+    """Builds the network of a prior, and asks it whether it takes the images.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        `Network` without conditions; complex images have two channels each.
+
+    Raises:
+        ValueError: for an option that the network does not have, or a size of image that it cannot take.
+    """
+    make, known = _NETWORKS[config.network]
+    known = {name: default for name, default in known.items() if name not in _FIXED}
+    chosen = {name: _option(config.network, name, value, known) for name, value in config.options.items()}
+    compute = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    channels = channels_seen(config)
+    network = make(channels, precision=Precision(compute=compute), **chosen)
+    _check_size(config, network, channels)
+    return network
+
+
+def channels_seen(config: PriorConfig) -> int:
+    """Returns the channels that the network sees: a complex image has two for each of its own.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The number.
+    """
+    return config.channels * (2 if config.complex else 1)
+
+
+def _option(network, name, value, known):
+    if name not in known:
+        raise ValueError(f"{network} has no option {name!r}: choose from {', '.join(known)}")
+    default = known[name]
+    if isinstance(default, tuple):
+        value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        right = all(type(item) is int for item in value)
+        wanted = "whole numbers"
+    else:
+        # The one default without a type is a number of channels.
+        wanted = int if default is None else type(default)
+        right = type(value) is wanted or (wanted is float and type(value) is int)
+        wanted = wanted.__name__
+    if not right:
+        raise ValueError(f"option {name} of {network} is {value!r}: give {wanted}")
+    return value
+
+
+def _check_size(config, network, channels):
+    x = jax.ShapeDtypeStruct((1, *config.size, channels), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    try:
+        jax.eval_shape(network.apply, params, x, jax.ShapeDtypeStruct((1,), jnp.float32))
+    except ValueError as error:
+        raise ValueError(f"{config.network} cannot take images of size {config.size}: {error}") from error
