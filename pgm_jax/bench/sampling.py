@@ -12,6 +12,7 @@ from pgm_jax.bench import torch_peer
 from pgm_jax.bench.measure import Measured, row_of
 from pgm_jax.bench.model import Case, build, mesh_of, noise
 from pgm_jax.bench.timing import compile_apart, interleaved
+from pgm_jax.bench.torch_samplers import Plan
 from pgm_jax.networks import as_denoiser
 from pgm_jax.parallel import shard_batch, shard_samples
 from pgm_jax.processes import precondition
@@ -94,4 +95,4 @@ def sampling_row(case: Case, method: str = "heun", steps: int = 18, *, repeats: 
 def _plan(method, grid):
     coefficients = method.parameterisation(method.process, jnp.asarray(grid[:-1], jnp.float32))
     levels = method.process.alpha(grid), method.process.sigma(grid)
-    return torch_peer.Plan(*([float(value) for value in values] for values in (*levels, *coefficients)))
+    return Plan(*([float(value) for value in values] for values in (*levels, *coefficients)))

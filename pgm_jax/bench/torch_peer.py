@@ -5,7 +5,6 @@ found). The fastest is what a row reports.
 """
 
 import functools
-import math
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,30 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pgm_jax.bench.torch_samplers import Plan, ddim, dpmpp_2m, heun
 from pgm_jax.bench.torch_unet import TorchUNet, torch_params
 from pgm_jax.core import MissingExtra, require
 
 TOLERANCE = 1e-4
-
-
-class Plan(NamedTuple):
-    """A grid in numbers, for n steps.
-
-    Attributes:
-        alpha: n + 1 signal scales.
-        sigma: n + 1 noise levels.
-        c_skip: n coefficients of x0 = c_skip x + c_out F(c_in x, c_noise).
-        c_out: n of them.
-        c_in: n of them.
-        c_noise: n of them.
-    """
-
-    alpha: list[float]
-    sigma: list[float]
-    c_skip: list[float]
-    c_out: list[float]
-    c_in: list[float]
-    c_noise: list[float]
 
 
 class Variant(NamedTuple):
@@ -195,67 +175,6 @@ def sampling_runs(case, model, method: str, plan: Plan, start) -> dict[str, Call
     return _working({name: run_of(v) for name, v in variants(case, model, device, case.dtype).items()})
 
 
-def heun(denoise, plan, x):
-    """Samples by EDM's Heun (Karras et al. 2022, Algorithm 1, without churn).
-
-    Args:
-        denoise: `(x, n) -> x0` at the n-th time.
-        plan: `Plan` of a process with alpha 1, its last sigma 0.
-        x: the state at the first time.
-
-    Returns:
-        The image.
-    """
-    for n, (t, s) in enumerate(zip(plan.sigma[:-1], plan.sigma[1:], strict=True)):
-        slope = (x - denoise(x, n)) / t
-        trial = x + (s - t) * slope
-        if s > 0:
-            trial = x + (s - t) * 0.5 * (slope + (trial - denoise(trial, n + 1)) / s)
-        x = trial
-    return x
-
-
-def ddim(denoise, plan, x):
-    """Samples by deterministic DDIM (Song et al. 2021, Eq. 12); arguments and result as `heun`, any alpha.
-
-    Args:
-        denoise: see `heun`.
-        plan: `Plan`.
-        x: see `heun`.
-
-    Returns:
-        The image.
-    """
-    for n in range(len(plan.c_in)):
-        x0 = denoise(x, n)
-        noise = (x - plan.alpha[n] * x0) / plan.sigma[n]
-        x = plan.alpha[n + 1] * x0 + plan.sigma[n + 1] * noise
-    return x
-
-
-def dpmpp_2m(denoise, plan, x):
-    """Samples by DPM-Solver++ 2M (Lu et al. 2022, Algorithm 2); arguments and result as `heun`.
-
-    Args:
-        denoise: see `heun`.
-        plan: see `heun`.
-        x: see `heun`.
-
-    Returns:
-        The image.
-    """
-    previous, previous_h = None, None
-    for n, (t, s) in enumerate(zip(plan.sigma[:-1], plan.sigma[1:], strict=True)):
-        x0 = denoise(x, n)
-        h = math.log(t / s) if s > 0 else None
-        moved = x0
-        if previous is not None and h is not None:
-            moved = x0 + 0.5 * h / previous_h * (x0 - previous)
-        x = s / t * x + (1 - s / t) * moved
-        previous, previous_h = x0, h
-    return x
-
-
 def training_runs(case, model, images, rate: float, decay: float) -> dict[str, Callable]:
     """Builds the runs that take one training step: EDM's loss, Adam and an average of the weights.
 
@@ -355,10 +274,9 @@ def _compiler():
 
 def _working(runs):
     """Leaves `torch.compile` out where it fails: the other variants are a fair peer."""
-    try:
-        runs["compile"]()
-    except KeyError:
-        pass
-    except Exception:
-        del runs["compile"]
+    if "compile" in runs:
+        try:
+            runs["compile"]()
+        except Exception:
+            del runs["compile"]
     return runs

@@ -30,7 +30,9 @@ def save(path, state, step: int, iterator, meta, keep: int) -> None:
     try:
         checkpoint.save(path, state, record, step=step, overwrite=True, keep=keep)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        # Orbax nests paths in front of the system's own words, which come last.
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 300 else f"{reason[:100]} ... {reason[-200:]}"
         raise CheckpointError(
             f"step {step} could not be saved in {path}: {reason}; the last complete step is "
             f"{checkpoint.latest_step(path)}: mend the cause and start again to go on from there"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgm_jax import samplers
-from pgm_jax.bench import Case, methods, torch_peer
+from pgm_jax.bench import Case, methods, torch_peer, torch_samplers
 from pgm_jax.bench.model import build, noise
 from pgm_jax.bench.sampling import _plan
 from pgm_jax.networks import as_denoiser
@@ -62,7 +62,7 @@ def test_sampling_loops_agree(name):
             x_init=x,
         )
     )(start)
-    loop = getattr(torch_peer, name)
+    loop = getattr(torch_samplers, name)
     theirs = loop(lambda x, n: torch.tanh(shrink(plan.sigma[n]) * x), plan, torch.from_numpy(start))
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5, equal_nan=False)
 

@@ -187,8 +187,13 @@ def test_a_signal_is_obeyed_after_the_step_and_its_save(tmp_path, whole, name):
 
 def test_without_a_checkpoint_ctrl_c_acts_as_ever():
     hook = lambda step, metrics, state: os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        _fit(9, hooks=(hook,), log_every=5)
+    # A shell that starts the tests in the background makes them ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _fit(9, hooks=(hook,), log_every=5)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_in_another_thread_leaves_signals_alone(tmp_path, whole):

@@ -115,7 +115,9 @@ def network_keys(key, index):
 
 
 def summary(losses, level):
-    """Averages the losses and names the noise level of the worst: the first non-finite, else the largest.
+    """Averages the losses and names the noise level of the worst: a non-finite one, else the largest.
+
+    Only maxima are taken, so that under data parallelism two numbers cross devices and no vector is gathered.
 
     Args:
         losses: (b,) losses.
@@ -125,8 +127,9 @@ def summary(losses, level):
         `(loss, metrics)` with "loss" and "worst_level".
     """
     loss = jnp.mean(losses)
-    worst = jnp.argmax(jnp.where(jnp.isfinite(losses), losses, jnp.inf))
-    return loss, {"loss": loss, "worst_level": level[worst]}
+    badness = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+    worst = jnp.max(jnp.where(badness == jnp.max(badness), level, -jnp.inf))
+    return loss, {"loss": loss, "worst_level": worst}
 
 
 def _at_least_float32(x):
