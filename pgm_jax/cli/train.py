@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from pgm_jax import data, training
+from pgm_jax import data, parallel, training
 from pgm_jax.cli.files import whole_file, writable, write_json
 from pgm_jax.core import MissingExtra, checkpoint, require
 from pgm_jax.parallel import batch_sharding
@@ -18,8 +18,12 @@ from pgm_jax.report import contact_sheet
 _PICTURES = 16
 
 
-def run_train(config, out, save_every=1000, keep=3, log_every=50, sample_every=1000) -> None:
+def run_train(
+    config, out, save_every=1000, keep=3, log_every=50, sample_every=1000, distributed=None
+) -> None:
     """Trains a prior in a folder, or goes on with the run that the folder holds.
+
+    Of several processes the first prints and writes; the folder must be one that all of them see.
 
     Args:
         config: `PriorConfig`.
@@ -28,13 +32,17 @@ def run_train(config, out, save_every=1000, keep=3, log_every=50, sample_every=1
         keep: checkpoints to keep.
         log_every: steps between rows of metrics and updates of the progress.
         sample_every: steps between pictures of samples, besides the last; 0 draws none.
+        distributed: how to join the other processes, see `parallel.start_from`; None is one process.
 
     Raises:
         ValueError: for a configuration, data or devices that do not fit, or a folder that holds another run.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved; the message says how to go on.
         Diverged: if the loss is not finite.
     """
-    out, console = _folder(out), require("rich.console", "cli").Console()
+    if distributed is not None:
+        parallel.start_from(distributed)
+    first = jax.process_index() == 0
+    out, console = _folder(out), require("rich.console", "cli").Console(quiet=not first)
     quiet_orbax()
     if min(save_every, keep, log_every) < 1 or sample_every < 0:
         raise ValueError("save_every, keep and log_every are at least 1, and sample_every at least 0")
@@ -53,8 +61,9 @@ def run_train(config, out, save_every=1000, keep=3, log_every=50, sample_every=1
     images = generation.read_images(config, console.print)
     config = generation.measured(config, images)
     system = generation.build(config)
-    writable(out / "config.json")
-    write_json(out / "config.json", prior_config.to_json(config))
+    if first:
+        writable(out / "config.json")
+        write_json(out / "config.json", prior_config.to_json(config))
     console.print(_summary(config, system, images))
     options = {"save_every": save_every, "keep": keep, "log_every": log_every}
     with _Progress(console, config) as progress, _short_warnings(console):
@@ -163,8 +172,10 @@ def _pictures(config, system, out, due):
     def hook(step, metrics, state):
         if not due(step) and step != config.steps:
             return
-        images = draw(jax.random.key(config.seed), state.ema[config.ema[0]], jnp.int32(0))[:_PICTURES]
-        with whole_file(out / f"samples-{step:07d}.png") as partial:
-            contact_sheet(images, partial)
+        images = draw(jax.random.key(config.seed), state.ema[config.ema[0]], jnp.int32(0))
+        images = parallel.gathered(images)[:_PICTURES]
+        if jax.process_index() == 0:
+            with whole_file(out / f"samples-{step:07d}.png") as partial:
+                contact_sheet(images, partial)
 
     return hook

@@ -1,25 +1,13 @@
 """The configuration of a learned prior: one frozen record, saved as JSON beside the weights. It needs no jax."""
 
 import dataclasses
-import difflib
 import json
-import math
 import typing
 from pathlib import Path
 
-_CHOICES = {
-    "framing": ("whole", "patches"),
-    "process": ("edm", "pfgmpp", "vp", "ve", "flow"),
-    "parameterisation": ("edm", "noise", "v", "x0", "velocity"),
-    "weighting": ("output", "simple", "min_snr", "v", "edm", "x0", "likelihood"),
-    "levels": ("lognormal", "uniform"),
-    "network": ("unet", "ddpmpp", "ncsnpp", "adm", "dit", "drunet"),
-    "precision": ("float32", "bfloat16"),
-}
-# What `generation.measured` fills in where it is None.
-MEASURED = ("level_mean", "level_std", "sigma_data", "sigma_min", "sigma_max")
-_POSITIVE = ("shrink", "channels", "batch", "steps", "accumulate", "rate", "clip", "mesh_fsdp")
-_POSITIVE_IF_GIVEN = ("D", *(name for name in MEASURED if name != "level_mean"), "mesh_data")
+from pgm_jax.recipes.prior_checks import MEASURED as MEASURED, check as check
+from pgm_jax.recipes.typed_json import near, plain, shown, typed
+
 # A run may be given more steps and other devices when it goes on; its numbers up to there stay what they were.
 MAY_CHANGE = ("steps", "mesh_data", "mesh_fsdp")
 
@@ -39,6 +27,11 @@ class PriorConfig:
         window: values that become 0 and 1; None is 0 and the 99.5th percentile of each volume.
         channels: channels of an image; a complex one counts once.
         complex: multiply by random smooth phase; the network sees real and imaginary parts.
+        flip: axes along which images are mirrored at random: 0 up and down, 1 left and right.
+        rotate: largest random rotation in degrees.
+        zoom: smallest and largest random magnification.
+        gain: smallest and largest random factor of the intensity.
+        gamma: smallest and largest random exponent of the intensity.
         process: edm, pfgmpp, vp, ve or flow.
         D: dimension of pfgmpp, such as 128; inf is edm.
         parameterisation: what the network predicts: edm (preconditioned), noise, v, x0 or velocity.
@@ -54,6 +47,7 @@ class PriorConfig:
         precision: float32, or bfloat16 inside the network.
         rate: learning rate of Adam.
         warmup: steps over which the rate rises from 0.
+        decay: constant, or cosine: from there the rate falls to a hundredth at the last step.
         clip: largest norm of a gradient.
         batch: images a step.
         accumulate: parts into which a step's batch is split.
@@ -72,6 +66,11 @@ class PriorConfig:
     window: tuple[float, float] | None = None
     channels: int = 1
     complex: bool = False
+    flip: tuple[int, ...] = ()
+    rotate: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    gain: tuple[float, float] = (1.0, 1.0)
+    gamma: tuple[float, float] = (1.0, 1.0)
     process: str = "edm"
     D: float | None = None
     parameterisation: str = "edm"
@@ -87,6 +86,7 @@ class PriorConfig:
     precision: str = "float32"
     rate: float = 5e-4
     warmup: int = 200
+    decay: str = "constant"
     clip: float = 1.0
     batch: int = 16
     accumulate: int = 1
@@ -95,56 +95,6 @@ class PriorConfig:
     seed: int = 0
     mesh_data: int | None = None
     mesh_fsdp: int = 1
-
-
-def check(config: PriorConfig) -> None:
-    """Raises where a field has no meaning, alone or beside the others.
-
-    Args:
-        config: the configuration.
-
-    Raises:
-        ValueError: naming the field, its value and what is allowed.
-    """
-    for name, allowed in _CHOICES.items():
-        value = getattr(config, name)
-        if value not in allowed:
-            raise ValueError(
-                f"{name} is {value!r}: choose one of {', '.join(allowed)}{_near(value, allowed)}"
-            )
-    for name in (*_POSITIVE, *_POSITIVE_IF_GIVEN):
-        value = getattr(config, name)
-        if not (value is None and name in _POSITIVE_IF_GIVEN) and not value > 0:
-            raise ValueError(f"{name} is {value}: give a positive number")
-    if min(config.size) < 1 or config.warmup < 0 or config.seed < 0 or not 0 <= config.min_anatomy <= 1:
-        raise ValueError("size must be positive, warmup and seed 0 or more, min_anatomy between 0 and 1")
-    if config.window is not None and not config.window[0] < config.window[1]:
-        raise ValueError(f"window is {config.window}: give the value that becomes 0, then a larger one")
-    if not config.data:
-        raise ValueError(
-            "no data: give the names of data sets (`pgm data list`) or files, such as pycortex-s1"
-        )
-    if not config.ema:
-        raise ValueError("ema is empty: name at least one average, such as half_life_500")
-    _check_pairs(config)
-
-
-def _check_pairs(config):
-    if (config.process == "pfgmpp") != (config.D is not None):
-        raise ValueError(
-            f"process {config.process} and D {config.D}: pfgmpp needs a D, such as 128, and the others have none"
-        )
-    if config.complex and config.window is not None and config.window[0] != 0:
-        raise ValueError(
-            f"window {config.window} shifts values, which complex images do not allow: let it begin at 0"
-        )
-    if config.levels == "uniform" and config.process in ("edm", "pfgmpp"):
-        raise ValueError(f"uniform levels need an end of time, which {config.process} has not: use lognormal")
-    if config.weighting == "likelihood" and config.process == "pfgmpp" and math.isfinite(config.D):
-        raise ValueError("likelihood weighting holds for Normal noise, not at a finite D: use output or edm")
-    low, high = config.sigma_min, config.sigma_max
-    if low is not None and high is not None and not low < high:
-        raise ValueError(f"sigma_min {low} must be below sigma_max {high}")
 
 
 def to_json(config: PriorConfig) -> dict:
@@ -156,7 +106,7 @@ def to_json(config: PriorConfig) -> dict:
     Returns:
         Dict of JSON values by field.
     """
-    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+    return {name: plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def from_json(values, source="the configuration") -> PriorConfig:
@@ -179,9 +129,9 @@ def from_json(values, source="the configuration") -> PriorConfig:
     hints = typing.get_type_hints(PriorConfig)
     for name in values:
         if name not in hints:
-            raise ValueError(f"{source}: no field {name!r}{_near(name, hints)}; see `pgm train --help`")
+            raise ValueError(f"{source}: no field {name!r}{near(name, hints)}; see `pgm train --help`")
     return PriorConfig(
-        **{name: _typed(value, hints[name], f"{source}: {name}") for name, value in values.items()}
+        **{name: typed(value, hints[name], f"{source}: {name}") for name, value in values.items()}
     )
 
 
@@ -227,49 +177,13 @@ def continued(saved: PriorConfig, given: PriorConfig, where) -> PriorConfig:
     kept = {name: getattr(saved, name) for name in MEASURED if getattr(given, name) is None}
     given = dataclasses.replace(given, **kept)
     was, now = to_json(saved), to_json(given)
+    # A cosine ends at the last step: with another one all rates so far would have been others.
+    free = [name for name in MAY_CHANGE if name != "steps" or given.decay == "constant"]
     for name in was:
-        if name in MAY_CHANGE or was[name] == now[name]:
+        if name in free or was[name] == now[name]:
             continue
         raise ValueError(
-            f"{where} holds a run with {name} = {_shown(was[name])}, and this one has {name} = "
-            f"{_shown(now[name])}: give the saved value, or another folder"
+            f"{where} holds a run with {name} = {shown(was[name])}, and this one has {name} = "
+            f"{shown(now[name])}: give the saved value, or another folder"
         )
     return given
-
-
-def _shown(value):
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _plain(value):
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _typed(value, hint, what):
-    """Returns a JSON value as the type that a field has; raises where it is another."""
-    members = typing.get_args(hint)
-    if type(None) in members:
-        return None if value is None else _typed(value, members[0], what)
-    if typing.get_origin(hint) is tuple:
-        kinds = members[:1] * len(value) if members[-1] is ... and isinstance(value, list) else members
-        if isinstance(value, list) and len(value) == len(kinds):
-            return tuple(_typed(item, kind, what) for item, kind in zip(value, kinds, strict=True))
-    elif hint is float and (value == "inf" or type(value) in (int, float)):
-        return float(value)
-    elif type(value) is hint:
-        return {name: _tuples(item) for name, item in value.items()} if hint is dict else value
-    name = getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
-    raise ValueError(f"{what} is {json.dumps(value)}: give {name}")
-
-
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _near(name, known):
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""

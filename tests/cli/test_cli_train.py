@@ -234,6 +234,7 @@ def test_samples_that_cannot_be_drawn_are_refused(words, message, whole, capsys,
 
 def test_a_folder_without_weights_is_named(whole, capsys, tmp_path):
     refused(capsys, "neither a folder of `pgm train` nor a shipped prior", "sample", tmp_path / "none")
+    refused(capsys, "distributed is 'two': give auto, or HOST:PORT", "train", "--distributed", "two")
     refused(capsys, "holds no run: there is no config.json", "sample", tmp_path)
     shutil.copy(whole / "config.json", tmp_path)
     refused(capsys, "holds no complete checkpoint", "sample", tmp_path)

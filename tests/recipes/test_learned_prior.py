@@ -96,6 +96,29 @@ def test_a_named_phantom_and_complex_data_are_read(file):
     )
 
 
+@pytest.mark.parametrize(("name", "D"), [("brain-t1-pfgmpp", 64.0), ("brain-t1-edm", None)])
+def test_the_shipped_cards_say_how_to_draw(name, D):
+    trained = generation.load_exported(name)
+    system = generation.build(trained.config)
+    assert trained.config.D == D and trained.config.complex
+    drawn = jax.eval_shape(system.draw, jax.random.key(0), trained.params, None)
+    assert drawn.shape == (96, 96, 1) and drawn.dtype == jnp.complex64
+
+
+def test_the_rate_rises_and_falls_as_a_cosine():
+    """Adam's first step from zero gradients' scale moves every weight by the rate of that step."""
+    config = changed(rate=0.1, warmup=4, steps=20, decay="cosine", clip=1e9)
+    method = generation.optimiser(config)
+    state, rates = method.init(jnp.zeros(())), []
+    for _ in range(20):
+        # A constant gradient makes Adam's step equal to the rate, to its epsilon.
+        update, state = method.update(jnp.ones(()), state)
+        rates.append(-float(update))
+    rising, falling = np.arange(4) / 4, (1 + np.cos(np.pi * np.arange(16) / 16)) / 2
+    expected = 0.1 * np.concatenate([rising, 0.01 + 0.99 * falling])
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("array", "fields", "words"),
     [
@@ -189,10 +212,16 @@ def test_a_network_that_returns_zero_draws_the_gaussian_of_sigma_data(case):
 
 
 def test_the_objective_is_the_one_composed_by_hand():
-    config = changed(process="pfgmpp", D=64.0, complex=True)
+    changes = {"flip": (1,), "rotate": 5.0, "zoom": (0.9, 1.1), "gain": (0.8, 1.2), "gamma": (0.8, 1.3)}
+    config = changed(process="pfgmpp", D=64.0, complex=True, **changes)
     network = networks.drunet(2, **TINY)
     by_hand = objectives.augmented(
-        data.smooth_phase(),
+        data.compose(
+            data.flip((1,)),
+            data.affine(5.0, (0.9, 1.1)),
+            data.intensity((0.8, 1.2), (0.8, 1.3)),
+            data.smooth_phase(),
+        ),
         objectives.denoising(
             PFGMpp(64.0),
             network,

@@ -20,6 +20,11 @@ OTHER = PriorConfig(
     window=(0.0, 900.0),
     channels=2,
     complex=True,
+    flip=(0, 1),
+    rotate=3.0,
+    zoom=(0.9, 1.1),
+    gain=(0.8, 1.2),
+    gamma=(0.9, 1.1),
     process="pfgmpp",
     D=math.inf,
     parameterisation="x0",
@@ -35,6 +40,7 @@ OTHER = PriorConfig(
     precision="bfloat16",
     rate=1e-3,
     warmup=10,
+    decay="cosine",
     clip=2.0,
     batch=4,
     accumulate=2,
@@ -109,12 +115,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ({"levels": "uniform"}, "uniform levels need an end of time"),
         ({"weighting": "likelihood", "process": "pfgmpp", "D": 8.0}, "likelihood weighting holds for Normal"),
         ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min 2.0 must be below"),
+        ({"zoom": (1.1, 0.9)}, "zoom is 1.1 0.9: give two positive numbers"),
+        ({"gamma": (0.0, 1.0)}, "gamma is 0 1: give two positive numbers"),
+        ({"flip": (2,)}, r"flip is \(2,\).*takes axes 0 and 1"),
+        ({"rotate": -1.0}, "rotate -1: .*degrees from 0"),
+        ({"gain": (0.9, 1.1), "window": (0.0, 900.0)}, "gain and gamma change values that a window has fixed"),
+        ({"decay": "cosine", "warmup": 10, "steps": 10}, "warmup 10 leaves no step of 10 for the cosine"),
     ],
 )
 def test_a_meaningless_configuration_is_refused_by_field(change, words):
     prior_config.check(USED)
     with pytest.raises(ValueError, match=words):
         prior_config.check(dataclasses.replace(USED, **change))
+
+
+def test_a_cosine_goes_on_to_its_own_last_step_only():
+    saved = dataclasses.replace(USED, decay="cosine")
+    assert prior_config.continued(saved, dataclasses.replace(saved, mesh_data=4), "run").mesh_data == 4
+    with pytest.raises(ValueError, match="with steps = 10000, and this one has steps = 20000"):
+        prior_config.continued(saved, dataclasses.replace(saved, steps=20000), "run")
 
 
 def test_a_run_goes_on_with_what_was_measured_and_other_steps_and_devices():

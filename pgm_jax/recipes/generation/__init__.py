@@ -9,11 +9,10 @@ from pgm_jax.recipes.generation.images import (
 from pgm_jax.recipes.generation.learned_prior import (
     SAMPLERS as SAMPLERS,
     build as build,
-    devices as devices,
     draw_batch as draw_batch,
     network_of as network_of,
-    optimiser as optimiser,
 )
+from pgm_jax.recipes.generation.optimisation import devices as devices, optimiser as optimiser
 from pgm_jax.recipes.generation.training_run import (
     CHECKPOINTS as CHECKPOINTS,
     Trained as Trained,

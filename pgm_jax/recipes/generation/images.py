@@ -77,7 +77,9 @@ def measured(config: PriorConfig, images) -> PriorConfig:
     if all(getattr(config, name) is not None for name in MEASURED):
         return config
     if config.framing == "patches":
-        shown = next(data.patches(images, _MEASURED_ON, config.size, seed=config.seed + 1))["x0"]
+        # Every process measures on the same patches.
+        alone = {"process_index": 0, "process_count": 1}
+        shown = next(data.patches(images, _MEASURED_ON, config.size, seed=config.seed + 1, **alone))["x0"]
     else:
         chosen = np.linspace(0, len(images) - 1, min(len(images), _MEASURED_ON)).astype(int)
         shown = np.stack([images[i] for i in chosen])

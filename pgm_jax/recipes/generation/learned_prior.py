@@ -1,13 +1,12 @@
-"""A learned prior from its configuration: process, network, objective and draw, and what trains them."""
+"""A learned prior from its configuration: process, network, objective and draw."""
 
 import inspect
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from pgm_jax import data, networks, parallel
+from pgm_jax import data, networks
 from pgm_jax.core import Network, Precision, System, sample_key
 from pgm_jax.networks import as_denoiser
 from pgm_jax.processes import (
@@ -111,8 +110,9 @@ def build(config: PriorConfig, *, sampler: str = "heun", steps: int = 18) -> Sys
         _WEIGHTINGS[config.weighting](config),
         stratified=True,
     )
-    if config.complex:
-        objective = objectives.augmented(data.smooth_phase(), objective)
+    changes = _augmentations(config)
+    if changes:
+        objective = objectives.augmented(data.compose(*changes), objective)
     grid = karras(steps, config.sigma_min, config.sigma_max, process=process)
     method, shape = SAMPLERS[sampler](), (*config.size, config.channels)
     dtype = jnp.complex64 if config.complex else jnp.float32
@@ -142,49 +142,6 @@ def draw_batch(system: System, count: int) -> Callable:
         return jax.vmap(one)(first + jnp.arange(count))
 
     return draw
-
-
-def optimiser(config: PriorConfig):
-    """Builds Adam with a rate that rises linearly over the warm-up and then stays, and clipped gradients.
-
-    Args:
-        config: the configuration.
-
-    Returns:
-        optax `GradientTransformation`.
-    """
-    rate = optax.linear_schedule(0.0, config.rate, config.warmup) if config.warmup else config.rate
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate))
-
-
-def devices(config: PriorConfig):
-    """Builds the mesh of a run and the rules by which its state is split.
-
-    Args:
-        config: the configuration; without `mesh_data` the mesh has every device.
-
-    Returns:
-        `(mesh, rules)`.
-
-    Raises:
-        ValueError: if there are too few devices, or the batch does not divide over them.
-    """
-    available, fsdp = jax.devices(), config.mesh_fsdp
-    if config.mesh_data is not None:
-        if config.mesh_data * fsdp > len(available):
-            raise ValueError(
-                f"a mesh of {config.mesh_data} x {fsdp} devices, and there are {len(available)}: "
-                "lower mesh_data or mesh_fsdp"
-            )
-        available = available[: config.mesh_data * fsdp]
-    mesh = parallel.make_mesh(fsdp=fsdp, devices=available)
-    unit = len(available) * config.accumulate
-    if config.batch % unit:
-        raise ValueError(
-            f"batch {config.batch} does not divide over {len(available)} devices times accumulate "
-            f"{config.accumulate}: use a multiple of {unit}, or fewer devices with mesh_data"
-        )
-    return mesh, ((".*", parallel.fsdp() if fsdp > 1 else parallel.replicate),)
 
 
 def network_of(config: PriorConfig) -> Network:
@@ -219,6 +176,20 @@ def channels_seen(config: PriorConfig) -> int:
         The number.
     """
     return config.channels * (2 if config.complex else 1)
+
+
+def _augmentations(config):
+    """The random changes of a training image; those of the configuration's defaults are left out."""
+    changes = []
+    if config.flip:
+        changes.append(data.flip(config.flip))
+    if config.rotate or config.zoom != (1.0, 1.0):
+        changes.append(data.affine(config.rotate, config.zoom))
+    if (config.gain, config.gamma) != ((1.0, 1.0), (1.0, 1.0)):
+        changes.append(data.intensity(config.gain, config.gamma))
+    if config.complex:
+        changes.append(data.smooth_phase())
+    return changes
 
 
 def _option(network, name, value, known):

@@ -10,7 +10,8 @@ from pgm_jax import training
 from pgm_jax.core import checkpoint
 from pgm_jax.recipes import prior_config
 from pgm_jax.recipes.generation.images import image_batches, measured, read_images
-from pgm_jax.recipes.generation.learned_prior import build, devices, optimiser
+from pgm_jax.recipes.generation.learned_prior import build
+from pgm_jax.recipes.generation.optimisation import devices, optimiser
 from pgm_jax.recipes.prior_config import MAY_CHANGE, PriorConfig
 from pgm_jax.training import TrainState, ema
 
