@@ -15,6 +15,7 @@ from flax import nnx
 
 from pgm_jax.core import Network, Precision
 from pgm_jax.core.precision import FULL
+from pgm_jax.networks.convolution import settled
 from pgm_jax.networks.embedding import TimeEmbedding
 from pgm_jax.networks.functional import from_nnx
 from pgm_jax.networks.layers import Conv, Linear
@@ -76,7 +77,7 @@ class _Block(nnx.Module):
     def __call__(self, x, embedded):
         modulation = self.modulate(embedded)
         gain, shift = jnp.split(modulation.reshape(x.shape[0], *[1] * (x.ndim - 2), -1), 2, axis=-1)
-        return x + self.conv2(jax.nn.relu(self.conv1(x) * (1 + gain) + shift))
+        return settled(x + self.conv2(jax.nn.relu(self.conv1(x) * (1 + gain) + shift)))
 
 
 class _DRUNet(nnx.Module):

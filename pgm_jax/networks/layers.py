@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pgm_jax.core.precision import FULL
-
-_AXES = {1: "W", 2: "HW", 3: "DHW"}
+from pgm_jax.networks.convolution import conv, pointwise
 
 
 class Linear(nnx.Module):
@@ -109,24 +108,7 @@ def affine(x, kernel, bias):
     Returns:
         (..., outputs), in the dtype of x.
     """
-    return jnp.einsum("...i,io->...o", x, kernel) + along_channels(bias, x.ndim)
-
-
-def conv(x, kernel):
-    """Convolves with zeros beyond the border, at stride 1. Every convolution of the room is this one.
-
-    Args:
-        x: (b, *spatial, inputs) with 1 to 3 spatial axes.
-        kernel: (*size, inputs, outputs), every size odd.
-
-    Returns:
-        (b, *spatial, outputs), in the dtype of x.
-    """
-    if all(size == 1 for size in kernel.shape[:-2]):
-        return jnp.einsum("...i,io->...o", x, kernel.reshape(kernel.shape[-2:]))
-    axes = _AXES[x.ndim - 2]
-    numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=numbers)
+    return pointwise(x, kernel) + along_channels(bias, x.ndim)
 
 
 def group_norm(x, groups, scale, bias, epsilon=1e-6):

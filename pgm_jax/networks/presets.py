@@ -10,9 +10,9 @@ quarter.
 from pgm_jax.core import Network
 from pgm_jax.networks.unet import unet
 
-_DDPMPP = {"width": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (1,), "dropout": 0.1}
-_NCSNPP = _DDPMPP | {"embedding": "fourier", "resample": "fir", "residual_input": True}
-_ADM = {
+DDPMPP = {"width": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (1,), "dropout": 0.1}
+NCSNPP = DDPMPP | {"embedding": "fourier", "resample": "fir", "residual_input": True}
+ADM = {
     "width": 192,
     "multipliers": (1, 2, 3, 4),
     "blocks": 3,
@@ -34,7 +34,7 @@ def ddpmpp(channels: int, **options) -> Network:
     Returns:
         `Network(init, apply)`, see `unet`.
     """
-    return unet(channels, **(_DDPMPP | options))
+    return unet(channels, **(DDPMPP | options))
 
 
 def ncsnpp(channels: int, **options) -> Network:
@@ -47,7 +47,7 @@ def ncsnpp(channels: int, **options) -> Network:
     Returns:
         `Network(init, apply)`, see `unet`.
     """
-    return unet(channels, **(_NCSNPP | options))
+    return unet(channels, **(NCSNPP | options))
 
 
 def adm(channels: int, **options) -> Network:
@@ -60,4 +60,4 @@ def adm(channels: int, **options) -> Network:
     Returns:
         `Network(init, apply)`, see `unet`.
     """
-    return unet(channels, **(_ADM | options))
+    return unet(channels, **(ADM | options))

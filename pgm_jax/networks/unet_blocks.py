@@ -13,6 +13,7 @@ from flax import nnx
 
 from pgm_jax.core import Precision
 from pgm_jax.networks.attention import Attention
+from pgm_jax.networks.convolution import settled
 from pgm_jax.networks.layers import Conv, GroupNorm, Linear, dropout
 from pgm_jax.networks.resample import DOUBLE, HALVE
 
@@ -96,7 +97,7 @@ class ResidualBlock(nnx.Module):
             x = self.attention(x)
         if hasattr(self, "cross"):
             x = self.cross(x, context.tokens, context.mask)
-        return x
+        return settled(x)
 
     def _join(self, x, skip):
         if self.style.skip == "concat":
