@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 
 _MARKER = "_FILES.json"
+# In the name of a folder while orbax writes it.
+_TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(ValueError):
@@ -57,6 +59,11 @@ def save(path, state, meta=None, *, step: int = 0, overwrite: bool = False, keep
             # The marker goes first, so that a deletion cut short leaves no step that looks complete.
             (root / str(old) / _MARKER).unlink()
             (root / str(old)).rmtree()
+        for entry in root.iterdir():
+            # What an earlier save left that was killed or found the disk full.
+            number = entry.name.split(".")[0]
+            if _TEMPORARY in entry.name and number.isdigit() and int(number) <= step:
+                entry.rmtree()
     _wait(f"pgm_jax.checkpoint {folder}")
 
 
@@ -93,6 +100,7 @@ def restore(path, abstract, step: int | None = None):
         raise CheckpointError(f"{folder} cannot be read: {repr(cause)[:300]}") from error
     empty = {name: leaf for name, leaf in wanted.items() if not leaf.size}
     values |= {name: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding) for name, leaf in empty.items()}
+    values = {name: _placed(value, wanted[name]) for name, value in values.items()}
     return jax.tree.unflatten(jax.tree.structure(abstract), [values[name] for name in wanted]), record["meta"]
 
 
@@ -159,6 +167,14 @@ def _abstract(leaf):
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     dtype = leaf.dtype if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) else jnp.asarray(leaf).dtype
     return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+
+
+def _placed(leaf, abstract):
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    # orbax gives a key the sharding of its words, which has an axis too many for it.
+    wrap = lambda words: jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jax.jit(wrap, out_shardings=abstract.sharding)(jax.random.key_data(leaf))
 
 
 def _savable(leaves):

@@ -4,7 +4,6 @@ import json
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pgm_jax.core import checkpoint
@@ -71,7 +70,6 @@ def resume(path, abstract, iterator, meta):
             _set_aside(path, number)
             warnings.warn(f"{error}; step {step} is used, {number} is now {number}.damaged", stacklevel=3)
         _move(iterator, record["positions"], step)
-        state = jax.tree.map(_placed, state, abstract)
         return state, step, record["meta"] if meta is None else meta
     if damaged:
         step, error = damaged[0]
@@ -79,14 +77,6 @@ def resume(path, abstract, iterator, meta):
         _check_meta(path, step, _readable_meta(path, step, meta), meta)
         raise error
     return None
-
-
-def _placed(leaf, abstract):
-    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    # orbax gives a key the sharding of its words, which has an axis too many for it.
-    wrap = lambda words: jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-    return jax.jit(wrap, out_shardings=abstract.sharding)(jax.random.key_data(leaf))
 
 
 def _readable_meta(path, step, default):

@@ -171,3 +171,23 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="same path"):
         checkpoint.save(tmp_path, {"a": {"b": jnp.ones(1)}, "a/b": jnp.ones(1)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scalar_key_comes_back_on_its_own_sharding(tmp_path):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    key = jax.device_put(jax.random.key(3), whole)
+    checkpoint.save(tmp_path, {"key": key, "a": jnp.ones(2)})
+    abstract = {"key": jax.ShapeDtypeStruct((), key.dtype, sharding=whole), "a": jnp.ones(2)}
+    state, _ = checkpoint.restore(tmp_path, abstract)
+    assert state["key"].sharding.is_equivalent_to(whole, 0) and state["key"].sharding.spec == whole.spec
+    assert jnp.array_equal(jax.random.key_data(state["key"]), jax.random.key_data(key))
+
+
+def test_what_an_interrupted_save_left_is_cleared_by_the_next(tmp_path):
+    left = tmp_path / "3.orbax-checkpoint-tmp-17" / "state"
+    left.mkdir(parents=True)
+    (left / "part").write_text("cut short")
+    (tmp_path / "notes.orbax-checkpoint-tmp").mkdir()
+    checkpoint.save(tmp_path, jnp.ones(2), step=4)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["4", "notes.orbax-checkpoint-tmp"]
