@@ -22,16 +22,24 @@ from pgm_jax.data.datasets import (
     names as names,
 )
 from pgm_jax.data.dicom import read_dicom as read_dicom
+from pgm_jax.data.dicom_writer import write_dicom as write_dicom
 from pgm_jax.data.errors import DataError as DataError
 from pgm_jax.data.framing import pad_or_crop as pad_or_crop
+from pgm_jax.data.geometry_file import GEOMETRIES as GEOMETRIES, read_geometry as read_geometry
 from pgm_jax.data.grain_input import grain_batches as grain_batches
+from pgm_jax.data.kspace import KSpace as KSpace
 from pgm_jax.data.nifti import read_nifti as read_nifti
-from pgm_jax.data.npy import read_npy as read_npy
+from pgm_jax.data.nifti_writer import write_nifti as write_nifti
+from pgm_jax.data.npy import read_npy as read_npy, write_npy as write_npy
 from pgm_jax.data.nrrd import read_nrrd as read_nrrd
 from pgm_jax.data.oblique import Source as Source, oblique_patches as oblique_patches
 from pgm_jax.data.phantoms import shepp_logan as shepp_logan
 from pgm_jax.data.phase import smooth_phase as smooth_phase
+from pgm_jax.data.png import write_png as write_png
+from pgm_jax.data.projections import Projections as Projections, log_transform as log_transform
 from pgm_jax.data.reading import read as read
+from pgm_jax.data.reading_kspace import read_kspace as read_kspace
+from pgm_jax.data.reading_projections import read_projections as read_projections
 from pgm_jax.data.splitting import (
     Slices as Slices,
     Split as Split,
@@ -41,3 +49,5 @@ from pgm_jax.data.splitting import (
 )
 from pgm_jax.data.volume import Volume as Volume
 from pgm_jax.data.warping import affine as affine, rotation as rotation, warp as warp
+from pgm_jax.data.whole import whole_file as whole_file
+from pgm_jax.data.writing import write as write

@@ -83,6 +83,27 @@ def with_channel(array, source) -> np.ndarray:
     )
 
 
+def grey(volume: Volume, target) -> np.ndarray:
+    """Returns the one channel of a volume, (depth, height, width), for a file that holds grey values.
+
+    Args:
+        volume: any volume.
+        target: path for the message.
+
+    Returns:
+        float32 or complex64 array.
+
+    Raises:
+        DataError: if it has several channels, a wrong number of axes, or pixels that are not finite.
+    """
+    array = checked(volume.array, target)
+    if array.ndim != 4 or array.shape[-1] != 1:
+        raise DataError(
+            f"{target}: a volume of shape {array.shape} is not (depth, height, width, 1): write one channel only"
+        )
+    return array[..., 0]
+
+
 def canonical(array, affine, source) -> tuple[np.ndarray, tuple[float, float, float], np.ndarray]:
     """Permutes and flips a volume to the order of `Volume`: superior, posterior, left.
 
