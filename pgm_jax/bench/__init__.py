@@ -7,6 +7,13 @@ from pgm_jax.bench.flops import (
     program_flops as program_flops,
 )
 from pgm_jax.bench.model import Case as Case
+from pgm_jax.bench.operators import (
+    DIRECTIONS as DIRECTIONS,
+    NufftCase as NufftCase,
+    ProjectorCase as ProjectorCase,
+    nufft_row as nufft_row,
+    projector_row as projector_row,
+)
 from pgm_jax.bench.row import Row as Row, document as document
 from pgm_jax.bench.sampling import methods as methods, sampling_row as sampling_row
 from pgm_jax.bench.timing import compile_apart as compile_apart, interleaved as interleaved

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pgm_jax.cli.bench import bench_verb
+from pgm_jax.cli.reconstruct_verb import reconstruct_verb
 from pgm_jax.cli.training_verbs import option_rules, training_verbs
 
 DESCRIPTION = (
@@ -28,7 +29,7 @@ def main(argv=None) -> int:
     try:
         tyro = _tyro()
         with option_rules(tyro):
-            verbs = _verbs(tyro) | training_verbs(tyro, argv) | bench_verb(tyro)
+            verbs = _verbs(tyro) | reconstruct_verb(tyro) | training_verbs(tyro, argv) | bench_verb(tyro)
             tyro.extras.subcommand_cli_from_dict(verbs, prog="pgm", description=DESCRIPTION, args=argv)
     except KeyboardInterrupt as stop:
         print(f"pgm: {stop or 'interrupted; files are written whole or not at all'}", file=sys.stderr)

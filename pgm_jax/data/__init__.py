@@ -23,6 +23,14 @@ from pgm_jax.data.datasets import (
 )
 from pgm_jax.data.dicom import read_dicom as read_dicom
 from pgm_jax.data.dicom_writer import write_dicom as write_dicom
+from pgm_jax.data.ellipses import Ellipses as Ellipses, shepp_logan_ellipses as shepp_logan_ellipses
+from pgm_jax.data.ellipsoids import (
+    Ellipsoids as Ellipsoids,
+    ellipsoids as ellipsoids,
+    line_integrals as line_integrals,
+    raster as raster,
+    shepp_logan_ellipsoids as shepp_logan_ellipsoids,
+)
 from pgm_jax.data.errors import DataError as DataError
 from pgm_jax.data.framing import pad_or_crop as pad_or_crop
 from pgm_jax.data.geometry_file import GEOMETRIES as GEOMETRIES, read_geometry as read_geometry
@@ -33,6 +41,7 @@ from pgm_jax.data.nifti_writer import write_nifti as write_nifti
 from pgm_jax.data.npy import read_npy as read_npy, write_npy as write_npy
 from pgm_jax.data.nrrd import read_nrrd as read_nrrd
 from pgm_jax.data.oblique import Source as Source, oblique_patches as oblique_patches
+from pgm_jax.data.pet_phantom import PETPhantom as PETPhantom, pet_phantom as pet_phantom
 from pgm_jax.data.phantoms import shepp_logan as shepp_logan
 from pgm_jax.data.phase import smooth_phase as smooth_phase
 from pgm_jax.data.png import write_png as write_png

@@ -8,6 +8,9 @@ regulariser, no growth along the null space.
 Source: M. R. Hestenes and E. Stiefel, Methods of conjugate gradients (1952).
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +39,52 @@ def _step(matvec, floor, carry):
     return x, residual, direction, rr_next
 
 
+class ConjugateGradients(NamedTuple):
+    """Conjugate gradients on one system, a step at a time.
+
+    Attributes:
+        start: state before the first step.
+        step: `state -> state`, one application of the map.
+        solution: `state -> x`.
+        residual: `state -> b - M x`.
+        norm: `state -> ||b - M x||`, without derivative.
+    """
+
+    start: tuple
+    step: Callable
+    solution: Callable
+    residual: Callable
+    norm: Callable
+
+
+def conjugate_gradient_steps(matvec, b, x_init=None) -> ConjugateGradients:
+    """Prepares conjugate gradients on `M x = b` for a loop of the caller's; see `conjugate_gradient`.
+
+    Args:
+        matvec: Hermitian positive (semi)definite map, from and to arrays like b.
+        b: right-hand side, a real or complex array or a pytree of them.
+        x_init: start, like b; zero by default.
+
+    Returns:
+        `ConjugateGradients`.
+    """
+    residual = b if x_init is None else jax.tree.map(jnp.subtract, b, matvec(x_init))
+    x = jax.tree.map(jnp.zeros_like, b) if x_init is None else x_init
+    # The system is solved in units of its first residual, so that squares in reverse mode stay in range.
+    size = jax.lax.stop_gradient(jnp.sqrt(tree_inner(residual, residual)))
+    size = jnp.where(size > 0, size, 1.0)
+    residual = jax.tree.map(lambda leaf: leaf / size, residual)
+    floor = jax.lax.stop_gradient(_rounding(b)) / size**2
+    return ConjugateGradients(
+        (jax.tree.map(jnp.zeros_like, residual), residual, residual, tree_inner(residual, residual)),
+        lambda state: _step(matvec, floor, state),
+        lambda state: tree_axpy(size, state[0], x),
+        lambda state: jax.tree.map(lambda leaf: size * leaf, state[1]),
+        # The square root of an exact zero has no derivative; the norm is a diagnostic.
+        lambda state: size * jnp.sqrt(jax.lax.stop_gradient(state[3])),
+    )
+
+
 def conjugate_gradient(matvec, b, x_init=None, *, steps: int):
     """Runs a fixed number of conjugate gradient steps on `M x = b`.
 
@@ -50,22 +99,14 @@ def conjugate_gradient(matvec, b, x_init=None, *, steps: int):
     Returns:
         (x, norms): the solution like b, and the residual norm `||b - M x||` after each step, real (steps,).
     """
-    residual = b if x_init is None else jax.tree.map(jnp.subtract, b, matvec(x_init))
-    x = jax.tree.map(jnp.zeros_like, b) if x_init is None else x_init
-    # The system is solved in units of its first residual, so that squares in reverse mode stay in range.
-    size = jax.lax.stop_gradient(jnp.sqrt(tree_inner(residual, residual)))
-    size = jnp.where(size > 0, size, 1.0)
-    residual = jax.tree.map(lambda leaf: leaf / size, residual)
-    floor = jax.lax.stop_gradient(_rounding(b)) / size**2
+    cg = conjugate_gradient_steps(matvec, b, x_init)
 
-    def body(carry, _):
-        carry = _step(matvec, floor, carry)
-        # The square root of an exact zero has no derivative; the trace is a diagnostic.
-        return carry, jnp.sqrt(jax.lax.stop_gradient(carry[3]))
+    def body(state, _):
+        state = cg.step(state)
+        return state, cg.norm(state)
 
-    start = (jax.tree.map(jnp.zeros_like, residual), residual, residual, tree_inner(residual, residual))
-    (change, *_), norms = jax.lax.scan(body, start, length=steps)
-    return tree_axpy(size, change, x), size * norms
+    state, norms = jax.lax.scan(body, cg.start, length=steps)
+    return cg.solution(state), norms
 
 
 def _iterate(matvec, b, rtol, max_steps):

@@ -63,6 +63,12 @@ class Diagonal(LinearOperator):
         """Returns `max |d_i|`, exactly."""
         return jnp.max(jnp.abs(self.values))
 
+    def row_sums(self):
+        return jnp.abs(self.values)
+
+    def column_sums(self):
+        return jnp.abs(self.values)
+
     @property
     def domain(self):
         return jax.ShapeDtypeStruct(jnp.shape(self.values), jnp.result_type(self.values))
@@ -94,6 +100,12 @@ class Matrix(LinearOperator):
         require_shape(y, self.range, self, "measurement")
         product = jnp.matmul(jnp.conj(self.values).T, jnp.ravel(y), precision=jax.lax.Precision.HIGHEST)
         return product.reshape(self.domain.shape)
+
+    def row_sums(self):
+        return jnp.sum(jnp.abs(self.values), axis=1).reshape(self.range.shape)
+
+    def column_sums(self):
+        return jnp.sum(jnp.abs(self.values), axis=0).reshape(self.domain.shape)
 
     @property
     def domain(self):
@@ -139,6 +151,12 @@ class Stacked(LinearOperator):
     def gram(self, x):
         return sum(operator.gram(x) for operator in self.operators)
 
+    def row_sums(self):
+        return tuple(operator.row_sums() for operator in self.operators)
+
+    def column_sums(self):
+        return sum(operator.column_sums() for operator in self.operators)
+
     @property
     def domain(self):
         dtypes = [operator.domain.dtype for operator in self.operators]
@@ -147,6 +165,10 @@ class Stacked(LinearOperator):
     @property
     def range(self):
         return tuple(operator.range for operator in self.operators)
+
+    @property
+    def subsets(self):
+        return len(self.operators)
 
     def subset(self, i):
         return self.operators[i]
@@ -205,6 +227,10 @@ class RealImage(LinearOperator):
     @property
     def range(self):
         return self.operator.range
+
+    @property
+    def subsets(self):
+        return self.operator.subsets
 
     def subset(self, i):
         return RealImage(self.operator.subset(i))

@@ -87,6 +87,30 @@ class GaussianLikelihood(Likelihood):
         residual = self._weigh(self.residual(x))
         return as_kind(self.operator.adjoint(residual), x) / self.noise_std**2
 
+    def curvature(self, x):
+        """Computes a diagonal d that majorises minus the Hessian, `A^H w A / s^2`, the same at every x.
+
+        `A^T w A 1 / s^2` for a real operator without negative elements, such as a projector; for a complex
+        one, or one that knows of negative elements, the flat `||A||^2 max(w) / s^2` by power iteration.
+
+        Args:
+            x: image of the shape of `operator.domain`.
+
+        Returns:
+            Real image of that shape.
+        """
+        self._require_data()
+        kinds = [space.dtype for space in (self.operator.domain, self.operator.range)]
+        if self.operator._signed or any(jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds):
+            largest = 1.0 if self.weights is None else jnp.max(self.weights)
+            bound = largest * self.operator.norm() ** 2 / self.noise_std**2
+            return jnp.full(jnp.shape(x), bound, jnp.real(x).dtype)
+        return self.operator.adjoint(self._weigh(self.operator.row_sums())) / self.noise_std**2
+
+    def sample(self, key, x):
+        """Draws a measurement like y, `A x + s n / sqrt(w)`; see `measure`."""
+        return measure(key, self.operator, x, self.noise_std, self.weights)
+
     def prox(self, x, gamma, steps: int, x_init=None):
         """Computes `argmin_v |v - x|^2 / 2 - gamma ln p(y | v)` by CG on the normal equations.
 

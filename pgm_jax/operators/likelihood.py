@@ -39,6 +39,14 @@ class Likelihood(struct.PyTreeNode):
         gradient = jax.grad(self.log_prob)(x)
         return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
 
+    def curvature(self, x):
+        """Computes an image d with `-<v, Hess ln p v> <= sum_j d_j |v_j|^2` at x; refused unless known."""
+        raise ValueError(f"{type(self).__name__} has no diagonal curvature: use grad with a step length")
+
+    def sample(self, key, x):
+        """Draws a measurement from `p(y | x)`; refused unless a subclass knows how."""
+        raise ValueError(f"{type(self).__name__} cannot draw a measurement")
+
     def prox(self, x, gamma, steps: int, x_init=None):
         """Computes `argmin_v |v - x|^2 / 2 - gamma ln p(y | v)`; refused unless a subclass knows how."""
         raise ValueError(
@@ -88,8 +96,8 @@ def _parts(likelihood):
 class JointLikelihood(Likelihood):
     """Independent measurements of one image, `p(y_1, y_2, ... | x) = prod_k p(y_k | x)`; made by `l1 + l2`.
 
-    `log_prob` and `grad` are sums, `residual` is the tuple of residuals. `prox` and `solve` need every part
-    to be linear and Gaussian.
+    `log_prob`, `grad` and `curvature` are sums, `residual` and `sample` give tuples. `prox` and `solve` need
+    every part to be linear and Gaussian.
 
     Attributes:
         parts: tuple of likelihoods.
@@ -105,6 +113,13 @@ class JointLikelihood(Likelihood):
 
     def residual(self, x):
         return tuple(part.residual(x) for part in self.parts)
+
+    def curvature(self, x):
+        return sum(part.curvature(x) for part in self.parts)
+
+    def sample(self, key, x):
+        keys = jax.random.split(key, len(self.parts))
+        return tuple(part.sample(k, x) for k, part in zip(keys, self.parts, strict=True))
 
     def normal_equations(self):
         terms = [part.normal_equations() for part in self.parts]
@@ -147,6 +162,9 @@ class LatentLikelihood(Likelihood):
 
     def residual(self, x):
         return self.likelihood.residual(self.decode(x))
+
+    def sample(self, key, x):
+        return self.likelihood.sample(key, self.decode(x))
 
     def prox(self, x, gamma, steps: int, x_init=None):
         raise ValueError(

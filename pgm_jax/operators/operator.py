@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from pgm_jax.core import safe_divide, squared_norm
+from pgm_jax.core import safe_divide
+from pgm_jax.operators.spaces import (
+    normal_like,
+    ones_like,
+    require_equal,
+    require_shape as require_shape,
+    tree_norm,
+    unit_columns,
+    wider,
+)
 from pgm_jax.operators.trees import tree_conj
 
 
@@ -24,6 +33,9 @@ class LinearOperator(struct.PyTreeNode):
     def __init_subclass__(cls, **options):
         # Compared and hashed by identity, since arrays have no hash: `jax.jit(A)` needs one.
         super().__init_subclass__(**{"eq": False, **options})
+
+    # True in subclasses with entries of both signs, where A 1 is not the row sums.
+    _signed = False
 
     # Without this numpy scalars would turn `c * A` into an object array.
     __array_ufunc__ = None
@@ -77,13 +89,38 @@ class LinearOperator(struct.PyTreeNode):
             Real scalar.
         """
         key = jax.random.key(0) if key is None else key
-        start = jax.random.normal(key, self.domain.shape, self.domain.dtype)
+        start = normal_like(key, self.domain)
 
         def iterate(_, carry):
-            unit = safe_divide(carry, jnp.sqrt(squared_norm(carry)))
-            return self.gram(unit)
+            size = tree_norm(carry)
+            return self.gram(jax.tree.map(lambda leaf: safe_divide(leaf, size), carry))
 
-        return jnp.sqrt(jnp.sqrt(squared_norm(jax.lax.fori_loop(0, steps, iterate, start))))
+        return jnp.sqrt(tree_norm(jax.lax.fori_loop(0, steps, iterate, start)))
+
+    def row_sums(self):
+        """Computes `sum_j |a_ij|` of every row, a measurement; the weights of SIRT and of preconditioning.
+
+        This default is `A 1`, which is right where no entry is negative (projectors, blurs, masks). An operator
+        with entries of both signs overrides it, or refuses.
+
+        Raises:
+            ValueError: for a complex operator, or one known to have negative entries.
+        """
+        _require_positive(self, "row_sums")
+        return self(ones_like(self.domain))
+
+    def column_sums(self):
+        """Computes `sum_i |a_ij|` of every column, an image; the sensitivity of SIRT, SART and EM.
+
+        This default is `A^H 1`; see `row_sums` for where it is right and what it raises.
+        """
+        _require_positive(self, "column_sums")
+        return self.adjoint(ones_like(self.range))
+
+    @property
+    def subsets(self) -> int:
+        """Number of subsets of equal weight that `subset` and `restrict` know; 1 for an operator without."""
+        return 1
 
     def subset(self, i) -> "LinearOperator":
         """Returns the operator of subset i of the measurement; see `restrict`.
@@ -106,11 +143,10 @@ class LinearOperator(struct.PyTreeNode):
 
         Returns:
             Array (size of the measurement, size of the image), complex where A is; the parts of a tuple
-            of measurements follow each other.
+            of measurements, or of images, follow each other.
         """
-        shape, dtype = self.domain.shape, self.domain.dtype
-        size = self.domain.size
-        columns = jax.vmap(self)(jnp.eye(size, dtype=dtype).reshape(size, *shape))
+        columns = jax.vmap(self)(unit_columns(self.domain))
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.domain))
         flat = [leaf.reshape(size, -1) for leaf in jax.tree.leaves(columns)]
         return jnp.concatenate(flat, axis=1).T
 
@@ -128,14 +164,14 @@ class LinearOperator(struct.PyTreeNode):
     def __matmul__(self, other):
         if not isinstance(other, LinearOperator):
             return NotImplemented
-        _require_equal("A @ B", "the domain of A", self.domain, "the range of B", other.range)
+        require_equal("A @ B", "the domain of A", self.domain, "the range of B", other.range)
         return Composed(self, other)
 
     def __add__(self, other):
         if not isinstance(other, LinearOperator):
             return NotImplemented
-        _require_equal("A + B", "the domain of A", self.domain, "the domain of B", other.domain)
-        _require_equal("A + B", "the range of A", self.range, "the range of B", other.range)
+        require_equal("A + B", "the domain of A", self.domain, "the domain of B", other.domain)
+        require_equal("A + B", "the range of A", self.range, "the range of B", other.range)
         return Sum(self, other)
 
     def __sub__(self, other):
@@ -158,38 +194,14 @@ class LinearOperator(struct.PyTreeNode):
         return self * (1 / scale)
 
 
-def _shapes(space):
-    return jax.tree.map(lambda leaf: leaf.shape, space)
-
-
-def _require_equal(expression, left, left_space, right, right_space):
-    if _shapes(left_space) != _shapes(right_space):
+def _require_positive(operator, name):
+    kinds = jax.tree.leaves((operator.domain, operator.range))
+    is_complex = any(jnp.issubdtype(kind.dtype, jnp.complexfloating) for kind in kinds)
+    if is_complex or operator._signed:
         raise ValueError(
-            f"{expression}: {left} is {_shapes(left_space)} but {right} is {_shapes(right_space)}; "
-            "build both for the same image and detector"
+            f"{name} of {type(operator).__name__} is not A applied to ones, for it has complex or negative "
+            "entries: use norm() for step sizes, or a solver without row and column weights"
         )
-
-
-def require_shape(x, space, operator, role: str, allow_complex: bool = True) -> None:
-    """Checks at trace time that x is one image or measurement of an operator.
-
-    Args:
-        x: array to check.
-        space: `jax.ShapeDtypeStruct` that it must match in shape.
-        operator: the operator, named in the message.
-        role: what x is, such as "image".
-        allow_complex: False if the operator is linear over the reals only.
-
-    Raises:
-        ValueError: with the shape given, the shape needed and how to mend it.
-    """
-    name, shape = type(operator).__name__, jnp.shape(x)
-    if shape != space.shape:
-        batched = shape[1:] == space.shape
-        mend = "wrap the call in jax.vmap for a batch" if batched else "reshape it, or rebuild the operator"
-        raise ValueError(f"{name} needs one {role} of shape {space.shape}, got {shape}: {mend}")
-    if not allow_complex and jnp.iscomplexobj(x):
-        raise ValueError(f"{name} needs a real {role}, got {jnp.result_type(x)}: pass its parts apart")
 
 
 class Adjoint(LinearOperator):
@@ -217,6 +229,12 @@ class Adjoint(LinearOperator):
 
     def norm(self, *, steps: int = 50, key=None):
         return self.operator.norm(steps=steps, key=key)
+
+    def row_sums(self):
+        return self.operator.column_sums()
+
+    def column_sums(self):
+        return self.operator.row_sums()
 
 
 class Transpose(Adjoint):
@@ -260,6 +278,14 @@ class Composed(LinearOperator):
     def range(self):
         return self.outer.range
 
+    @property
+    def subsets(self):
+        return self.outer.subsets
+
+    @property
+    def _signed(self):
+        return self.outer._signed or self.inner._signed
+
     def subset(self, i):
         return Composed(self.outer.subset(i), self.inner)
 
@@ -277,15 +303,23 @@ class Sum(LinearOperator):
         return jax.tree.map(jnp.add, self.left(x), self.right(x))
 
     def adjoint(self, y):
-        return self.left.adjoint(y) + self.right.adjoint(y)
+        return jax.tree.map(jnp.add, self.left.adjoint(y), self.right.adjoint(y))
 
     @property
     def domain(self):
-        return _wider(self.left.domain, self.right.domain)
+        return wider(self.left.domain, self.right.domain)
 
     @property
     def range(self):
-        return jax.tree.map(_wider, self.left.range, self.right.range)
+        return wider(self.left.range, self.right.range)
+
+    @property
+    def subsets(self):
+        return self.left.subsets
+
+    @property
+    def _signed(self):
+        return self.left._signed or self.right._signed
 
     def subset(self, i):
         return Sum(self.left.subset(i), self.right.subset(i))
@@ -304,13 +338,19 @@ class Scaled(LinearOperator):
         return jax.tree.map(lambda leaf: self.scale * leaf, self.operator(x))
 
     def adjoint(self, y):
-        return jnp.conj(self.scale) * self.operator.adjoint(y)
+        return jax.tree.map(lambda leaf: jnp.conj(self.scale) * leaf, self.operator.adjoint(y))
 
     def gram(self, x):
-        return jnp.abs(self.scale) ** 2 * self.operator.gram(x)
+        return jax.tree.map(lambda leaf: jnp.abs(self.scale) ** 2 * leaf, self.operator.gram(x))
 
     def norm(self, *, steps: int = 50, key=None):
         return jnp.abs(self.scale) * self.operator.norm(steps=steps, key=key)
+
+    def row_sums(self):
+        return jax.tree.map(lambda leaf: jnp.abs(self.scale) * leaf, self.operator.row_sums())
+
+    def column_sums(self):
+        return jax.tree.map(lambda leaf: jnp.abs(self.scale) * leaf, self.operator.column_sums())
 
     @property
     def domain(self):
@@ -320,12 +360,12 @@ class Scaled(LinearOperator):
     def range(self):
         return self.operator.range
 
+    @property
+    def subsets(self):
+        return self.operator.subsets
+
     def subset(self, i):
         return Scaled(self.operator.subset(i), self.scale)
 
     def restrict(self, y, i):
         return self.operator.restrict(y, i)
-
-
-def _wider(left, right):
-    return jax.ShapeDtypeStruct(left.shape, jnp.promote_types(left.dtype, right.dtype))

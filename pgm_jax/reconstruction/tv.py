@@ -1,35 +1,29 @@
 """Total variation reconstruction by the primal-dual hybrid gradient method."""
 
-from typing import NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import Array
 
-from pgm_jax.core import safe_divide, squared_norm
-from pgm_jax.operators import FiniteDifference
-
-
-class TVTrace(NamedTuple):
-    """Progress of `tv`, one number a step.
-
-    Attributes:
-        objective: `||A x - y||^2 / 2 + weight sum ||grad x||_2`, real (steps,).
-        residual: `||A x - y||`, real (steps,).
-    """
-
-    objective: Array
-    residual: Array
+from pgm_jax.core import safe_divide
+from pgm_jax.operators import FiniteDifference, stack
+from pgm_jax.reconstruction.functionals import Functional, length, non_negative, squared_distance
+from pgm_jax.reconstruction.iteration import Iteration, run
+from pgm_jax.reconstruction.primal_dual import pdhg_iteration
 
 
-def _magnitude(gradient):
-    """Computes `sqrt(sum_a |g_a|^2)` over the leading axis, with derivative 0 at 0."""
-    square = jnp.sum(jnp.real(gradient) ** 2 + jnp.imag(gradient) ** 2, axis=0)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
-
-
-def tv(operator, y, weight, steps: int = 200, x_init=None, norm=None, gradient=None, balance=1.0):
+def tv(
+    operator,
+    y,
+    weight,
+    steps: int = 200,
+    x_init=None,
+    norm=None,
+    gradient=None,
+    balance=1.0,
+    *,
+    keep_positive: bool = False,
+    rtol: Any = 0.0,
+):
     """Computes `argmin_x ||A x - y||^2 / 2 + weight sum ||grad x||_2` (isotropic TV).
 
     The magnitude is that of the gradient vector at each voxel, complex components included. With
@@ -55,29 +49,60 @@ def tv(operator, y, weight, steps: int = 200, x_init=None, norm=None, gradient=N
         gradient: gradient operator; `FiniteDifference` over all but the channel axis by default.
         balance: ratio of the size of the image to that of the dual variables, about intensity over weight; any
             positive number converges, a good one several times sooner.
+        keep_positive: whether the image, a real one, is kept at or above 0.
+        rtol: tolerance of the stopping rule of `run`, or 0 for all steps.
 
     Returns:
-        (image, `TVTrace`).
+        (image, `Trace`): objective as above, residual `||A x - y||`.
     """
     gradient = FiniteDifference(operator.domain.shape) if gradient is None else gradient
+    iteration = regularised_iteration(
+        operator, y, gradient, length(weight), x_init, norm, balance, keep_positive=keep_positive
+    )
+    return run(iteration, steps, rtol=rtol)
+
+
+def regularised_iteration(
+    operator,
+    y,
+    transform,
+    term: Functional,
+    x_init=None,
+    norm=None,
+    balance=1.0,
+    *,
+    keep_positive: bool = False,
+) -> Iteration:
+    """Builds the primal-dual iteration of `||A x - y||^2 / 2 + f(D x)`, of which `tv` and its kin are cases.
+
+    Args:
+        operator: linear operator A with one array as its measurement.
+        y: measurement.
+        transform: linear operator D with one array as its measurement and an upper bound as its `norm()`.
+        term: the `Functional` f.
+        x_init: start; `A^H y / ||A||^2` by default.
+        norm: `operator.norm()`, if known.
+        balance: as in `tv`.
+        keep_positive: as in `tv`.
+
+    Returns:
+        `Iteration` that measures the objective and `||A x - y||`.
+    """
     norm = operator.norm() if norm is None else norm
     x = safe_divide(operator.adjoint(y), norm**2) if x_init is None else x_init
-    step = (0.99 / jnp.sqrt(norm**2 + gradient.norm() ** 2)).astype(jnp.real(x).dtype)
-    tau, sigma = balance * step, step / balance
+    step = (0.99 / jnp.sqrt(norm**2 + transform.norm() ** 2)).astype(jnp.real(x).dtype)
+    fit = squared_distance(y)
+    iteration = pdhg_iteration(
+        stack(operator, transform),
+        (fit, term),
+        non_negative() if keep_positive else None,
+        x_init=x,
+        step_sizes=(balance * step, step / balance),
+        optimality=False,
+    )
 
-    def body(carry, _):
-        x, (ax, dx), (ax_bar, dx_bar), (p, q) = carry
-        p = (p + sigma * (ax_bar - y)) / (1 + sigma)
-        q = q + sigma * dx_bar
-        q = q * safe_divide(weight, jnp.maximum(weight, _magnitude(q)))[None]
-        x = x - tau * (operator.adjoint(p) + gradient.adjoint(q))
-        ax_new, dx_new = operator(x), gradient(x)
-        bar = 2 * ax_new - ax, 2 * dx_new - dx
-        fit = squared_norm(ax_new - y)
-        trace = TVTrace(0.5 * fit + weight * jnp.sum(_magnitude(dx_new)), jnp.sqrt(fit))
-        return (x, (ax_new, dx_new), bar, (p, q)), trace
+    def measure(state):
+        half = fit.value(state.products[0])
+        return half + term.value(state.products[1]), jnp.sqrt(2 * half)
 
-    products = operator(x), gradient(x)
-    start = (x, products, products, jax.tree.map(jnp.zeros_like, products))
-    (image, *_), trace = jax.lax.scan(body, start, length=steps)
-    return image, trace
+    return iteration._replace(measure=measure)

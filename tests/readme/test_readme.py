@@ -18,15 +18,22 @@ def test_the_example_runs_and_is_right(capsys):
     assert mean_error < 0.16 and cov_error < 0.25
 
 
+def test_the_operators_example_reconstructs():
+    made = {}
+    exec(compile(EXAMPLES[1], "README.md", "exec"), made)
+    image, truth = made["image"], made["truth"]
+    assert ((image - truth) ** 2).mean() < 0.05**2 and made["gradient"].shape == truth.shape
+
+
 def test_the_shipped_prior_says_who_it_knows(capsys):
-    exec(compile(EXAMPLES[1], "README.md", "exec"), {})
+    exec(compile(EXAMPLES[2], "README.md", "exec"), {})
     assert "pycortex-s1" in capsys.readouterr().out
 
 
 def test_the_training_example_trains():
     made = {}
-    exec(compile(EXAMPLES[2], "README.md", "exec"), made)
-    assert int(made["state"].step) == 20 and len(EXAMPLES) == 3
+    exec(compile(EXAMPLES[3], "README.md", "exec"), made)
+    assert int(made["state"].step) == 20 and len(EXAMPLES) == 4
 
 
 @pytest.mark.parametrize("room", re.findall(r"^\| `(\w+)`", README, re.MULTILINE))

@@ -22,7 +22,13 @@ def test_cg_sense_is_the_dense_least_squares_solution(x64):
     matrix = np.asarray(sense.matrix())
     exact = np.linalg.solve(matrix.conj().T @ matrix + 0.01 * np.eye(30), matrix.conj().T @ np.ravel(y))
     np.testing.assert_allclose(image.ravel(), exact, atol=1e-6)
-    assert trace.shape == (30,) and trace[-1] < 1e-6
+    assert trace.residual.shape == (30,) and trace.residual[-1] < 1e-6
+    cost = 0.5 * jnp.sum(jnp.abs(sense(image) - y) ** 2) + 0.005 * jnp.sum(jnp.abs(image) ** 2)
+    np.testing.assert_allclose(trace.objective[-1], cost, rtol=1e-10)
+    assert (np.diff(trace.objective) < 1e-12).all()
+    stopped, short = cg_sense(sense, y, steps=30, weight=0.01, rtol=1e-3)
+    assert short.taken < 30 and short.residual[-1] <= 1e-3 < short.residual[short.taken - 2]
+    np.testing.assert_allclose(short.residual[: short.taken], trace.residual[: short.taken], rtol=1e-6)
     np.testing.assert_allclose(zero_filled(sense, y).ravel(), matrix.conj().T @ np.ravel(y), atol=1e-12)
 
 

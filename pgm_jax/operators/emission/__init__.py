@@ -1,0 +1,1 @@
+"""Emission tomography: PET by sinogram and by list of events, and SPECT."""
