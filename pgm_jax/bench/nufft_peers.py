@@ -49,7 +49,8 @@ def _finufft(direction, points, x, y, accuracy):
 
 def _nufftax(direction, points, x, y, accuracy):
     nufftax = require("nufftax", "peers")
-    k, l = map(jax.device_put, points)
+    # Its first coordinate runs along the last axis of the image.
+    l, k = map(jax.device_put, points)
     if direction == "forward":
         apply, value = jax.jit(lambda k, l, f: nufftax.nufft2d2(k, l, f, eps=accuracy, isign=-1)), x
     else:

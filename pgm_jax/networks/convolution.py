@@ -1,29 +1,28 @@
 """Convolutions and pointwise maps that are fast, with their derivatives, on one CPU device.
 
-XLA's CPU convolution runs some shapes on one thread and computes the kernel's gradient at half the speed of a matrix
-product. Here the first are moved to its other, threaded form by one row of padding more than they need, and the
-second is a sum of matrix products over bands of rows that stay in cache. The choice is made at trace time by platform
-and static shape: elsewhere (GPU, TPU, several devices, small or narrow images, one or three dimensions) all is
+XLA's CPU convolution runs some shapes on one thread and computes the kernel's gradient at half the speed of a
+matrix product. Here many channels take Winograd's form (`winograd`); of the rest, the first are moved to XLA's
+other, threaded form by one row of padding more than they need, and the second is a sum of matrix products over
+bands of rows that stay in cache. The choice is made at trace time by platform, dtype and static shape
+(`convolution_form`): elsewhere (GPU, TPU, several devices, small or narrow images, one or three dimensions) all is
 `jax.lax.conv_general_dilated`.
 
-Only the derivative along the kernel is rewritten, as a linear map whose automatic transpose is that sum. So `jvp`,
-`vmap`, `grad` and their compositions work as for any JAX function.
+Of the rest, only the derivative along the kernel is rewritten, as a linear map whose automatic transpose is fast
+(`kernel_maps`). So `jvp`, `vmap`, `grad` and their compositions work as for any JAX function.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pgm_jax.networks.convolution_form import Form, form_of
+from pgm_jax.networks.kernel_maps import conv_by_taps, conv_in_bands, product_by_columns
+from pgm_jax.networks.winograd import winograd
+
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
-# Below these sizes XLA's own forms are as fast.
-_LEAST_CHANNELS, _LEAST_SIDE, _LEAST_ROWS = 32, 16, 1024
-# Multiply-adds of a tap over one row up to which XLA's convolution with equal padding keeps to one thread
-# (jaxlib 0.10, two cores, 4 x 64 x 64 pixels, 64 channels: 225 GFLOP/s, and 375 in its other form).
-_ONE_THREAD = 1 << 18
-# Pixels of a band, and channels below which two bands are one batched product, which then runs on two threads.
-_BAND, _PAIRED = 1024, 48
+# Rows below which XLA's own product is as fast.
+_LEAST_ROWS = 1024
 # Numbers of an array below which to compute it twice costs less than a loop.
 _LEAST_SETTLED = 1 << 14
 
@@ -40,7 +39,9 @@ def conv(x, kernel):
     """
     if all(size == 1 for size in kernel.shape[:-2]):
         return pointwise(x, kernel.reshape(kernel.shape[-2:]))
-    form = form_of(x.shape, kernel.shape) if on_one_cpu() else Form()
+    form = form_of(x, kernel) if on_one_cpu() else Form()
+    if form.winograd:
+        return winograd(x, kernel)
     return formed_conv(x, kernel, form) if any(form) else plain_conv(x, kernel)
 
 
@@ -81,73 +82,6 @@ def on_one_cpu():
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-class Form(NamedTuple):
-    """How a convolution and its derivatives are computed; all zero is lax.
-
-    Attributes:
-        extra: rows of padding beyond "SAME" of the convolution.
-        extra_back: the same of its transpose along x.
-        rows: rows of a band of the derivative along the kernel, a divisor of the height.
-    """
-
-    extra: int = 0
-    extra_back: int = 0
-    rows: int = 0
-
-
-def form_of(x_shape, kernel_shape):
-    """Returns the fastest `Form` on one CPU device.
-
-    Args:
-        x_shape: (b, *spatial, inputs).
-        kernel_shape: (*size, inputs, outputs).
-
-    Returns:
-        `Form`.
-    """
-    back = (*kernel_shape[:-2], kernel_shape[-1], kernel_shape[-2])
-    return Form(
-        extra_rows(x_shape, kernel_shape), extra_rows(x_shape, back), band_rows(x_shape, kernel_shape)
-    )
-
-
-def band_rows(x_shape, kernel_shape):
-    """Returns how many image rows the kernel's gradient takes at a time; 0 where XLA's own is as fast.
-
-    Args:
-        x_shape: (b, *spatial, inputs).
-        kernel_shape: (*size, inputs, outputs).
-
-    Returns:
-        A divisor of the height, or 0.
-    """
-    if len(kernel_shape) != 4 or kernel_shape[:2] != (3, 3):
-        return 0
-    height, width = x_shape[1:3]
-    if min(kernel_shape[2:]) < _LEAST_CHANNELS or min(height, width) < _LEAST_SIDE:
-        return 0
-    pixels = _BAND if min(kernel_shape[2:]) >= _PAIRED else 2 * _BAND
-    most = max(1, min(height, pixels // width))
-    return next(rows for rows in range(most, 0, -1) if height % rows == 0)
-
-
-def extra_rows(x_shape, kernel_shape):
-    """Returns how many rows of padding a convolution on CPU gets beyond "SAME", to run on all threads.
-
-    Args:
-        x_shape: (b, *spatial, inputs).
-        kernel_shape: (*size, inputs, outputs).
-
-    Returns:
-        1, or 0 where equal padding is as fast.
-    """
-    *_, inputs, outputs = kernel_shape
-    if len(kernel_shape) != 4 or min(inputs, outputs) < _LEAST_CHANNELS or x_shape[2] < _LEAST_SIDE:
-        return 0
-    most = 2 * _ONE_THREAD if x_shape[2] <= 64 or inputs < outputs else _ONE_THREAD
-    return int(x_shape[2] * inputs * outputs <= most)
-
-
 def plain_conv(x, kernel):
     """Convolves by `jax.lax.conv_general_dilated`; arguments and result as `conv`."""
     return _padded_conv(x, kernel, 0)
@@ -174,11 +108,15 @@ def _formed_conv_jvp(form, primals, tangents):
     # With the extra rows on the side of x, it is the transpose that pads by more than it needs.
     below = ((0, 0), (0, form.extra_back), (0, 0), (0, 0))
     along_x = lambda dx: _padded_conv(jnp.pad(dx, below), kernel, -form.extra_back)
-    along_kernel = lambda dkernel: (
-        _conv_in_bands(x, dkernel, form.rows) if form.rows else plain_conv(x, dkernel)
-    )
+    along_kernel = lambda dkernel: _along_kernel(x, dkernel, form)
     y = _padded_conv(x, kernel, form.extra)[:, : x.shape[1]]
     return y, _sum_of((along_x, along_kernel), tangents, y)
+
+
+def _along_kernel(x, dkernel, form):
+    if form.gradient:
+        return {"taps": conv_by_taps, "winograd": winograd}[form.gradient](x, dkernel)
+    return conv_in_bands(x, dkernel, form.rows) if form.rows else plain_conv(x, dkernel)
 
 
 def _padded_conv(x, kernel, extra):
@@ -206,7 +144,7 @@ def tall_product(x, kernel):
 @functools.partial(tall_product.defjvp, symbolic_zeros=True)
 def _tall_product_jvp(primals, tangents):
     x, kernel = primals
-    along = (lambda dx: dx @ kernel), (lambda dkernel: jax.checkpoint(_product_by_columns)(x, dkernel))
+    along = (lambda dx: dx @ kernel), (lambda dkernel: jax.checkpoint(product_by_columns)(x, dkernel))
     y = x @ kernel
     return y, _sum_of(along, tangents, y)
 
@@ -239,50 +177,3 @@ def _sum_of(maps, tangents, like):
         if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
     ]
     return sum(parts[1:], parts[0]) if parts else jnp.zeros_like(like)
-
-
-def _conv_in_bands(x, kernel, rows):
-    """The convolution as a linear map of the kernel, whose transpose is the fast gradient.
-
-    Columns are shifted on the side of x and rows on the side of the result, so one product of (3 inputs, pixels)
-    and (pixels, 3 outputs) holds the nine taps of a band with three copies of each side instead of nine of one.
-    """
-    b, height, width, inputs = x.shape
-    outputs, bands = kernel.shape[-1], height // rows
-    # (column, input) by (row, output).
-    matrix = kernel.transpose(1, 2, 0, 3).reshape(3 * inputs, 3 * outputs)
-
-    together = 2 if min(inputs, outputs) < _PAIRED and b * bands % 2 == 0 else 1
-
-    # Else the shifted and transposed copies of all bands would be kept from the forward pass.
-    @jax.checkpoint
-    def some(x, matrix):
-        padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
-        shifted = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
-        product = _products(shifted.reshape(together, rows * width, 3 * inputs), matrix)
-        parts = jnp.split(product.reshape(together, rows, width, 3 * outputs), 3, axis=-1)
-        total = sum(jnp.pad(part, ((0, 0), (2 - i, i), (0, 0), (0, 0))) for i, part in enumerate(parts))
-        # Each band reaches one row beyond its ends.
-        return total[:, 0], total[:, 1:-1], total[:, -1]
-
-    groups = x.reshape(b * bands // together, together, rows, width, inputs)
-    above, inside, below = jax.lax.map(lambda x: some(x, matrix), groups)
-    y = inside.reshape(b, bands, rows, width, outputs)
-    above, below = (edge.reshape(b, bands, width, outputs) for edge in (above, below))
-    y = y.at[:, :-1, -1].add(above[:, 1:]).at[:, 1:, 0].add(below[:, :-1])
-    return y.reshape(b, height, width, outputs)
-
-
-def _products(x, kernel):
-    if x.shape[0] == 1:
-        return _product_by_columns(x[0], kernel)[None]
-    # One kernel a member, so that the transpose is a batch of products and not one long one.
-    return jax.lax.dot_general(
-        x, jnp.broadcast_to(kernel, (len(x), *kernel.shape)), (((2,), (1,)), ((0,), (0,)))
-    )
-
-
-def _product_by_columns(x, kernel):
-    # Without the barriers XLA folds the transposition into the product, which then runs at a third of the speed.
-    columns = jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).T)
-    return jax.lax.dot_general(columns, kernel, (((0,), (0,)), ((), ())))

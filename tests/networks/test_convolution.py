@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from pgm_jax.networks import convolution as c
+from pgm_jax.networks.convolution_form import band_rows, form_of
 
 # (batch, height, width, inputs, outputs, form): several bands in pairs and one by one, one band, single rows, extra
-# rows of padding forward, backward and both, and lax for the kernel.
+# rows of padding forward, backward and both with lax for the kernel, the kernel tap by tap and by Winograd.
 SHAPES = [
     (2, 8, 6, 3, 5, c.Form(0, 0, 4)),
     (2, 8, 6, 5, 3, c.Form(1, 0, 8)),
     (1, 6, 7, 2, 2, c.Form(0, 1, 1)),
     (3, 5, 6, 3, 2, c.Form(0, 0, 5)),
     (2, 6, 5, 2, 3, c.Form(1, 1, 0)),
+    (2, 6, 5, 4, 2, c.Form(0, 0, 0, "taps")),
+    (2, 6, 5, 4, 3, c.Form(0, 1, 2, "winograd")),
 ]
 
 
@@ -116,11 +119,15 @@ def test_settling_ends_a_fusion():
 
 def test_the_choice_by_platform_and_shape(monkeypatch):
     image, kernel = (2, 32, 32, 64), (3, 3, 64, 64)
-    assert c.band_rows(image, kernel) == 32 and c.band_rows((2, 128, 128, 64), kernel) == 8
+    assert band_rows(image, kernel) == 32 and band_rows((2, 128, 128, 64), kernel) == 8
     # A height that 1024 / width = 8 does not divide, narrow images and kernels, other sizes and dimensions.
-    assert c.band_rows((2, 100, 128, 64), kernel) == 5
-    assert c.band_rows((2, 8, 8, 64), kernel) == 0 and c.band_rows((2, 32, 32, 8), (3, 3, 8, 64)) == 0
-    assert c.band_rows(image, (5, 5, 64, 64)) == 0 and c.band_rows((2, 64, 64), (3, 64, 64)) == 0
+    assert band_rows((2, 100, 128, 64), kernel) == 5
+    assert band_rows((2, 8, 8, 64), kernel) == 0 and band_rows((2, 32, 32, 8), (3, 3, 8, 64)) == 0
+    assert band_rows(image, (5, 5, 64, 64)) == 0 and band_rows((2, 64, 64), (3, 64, 64)) == 0
+    # A last convolution, and one that widens.
+    of = lambda *shapes: form_of(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    assert of((1, 32, 32, 32), (3, 3, 32, 1)).gradient == "taps"
+    assert of((1, 32, 32, 32), (3, 3, 32, 64)).gradient == "winograd"
     # The suite has eight devices: a sharded batch stays with lax.
     assert not c.on_one_cpu()
     gradient = lambda: str(jax.make_jaxpr(jax.grad(lambda k, x: c.conv(x, k).sum()))(K, X))
