@@ -22,6 +22,9 @@ class Likelihood(struct.PyTreeNode):
         # Compared and hashed by identity, since arrays have no hash: `jax.jit(likelihood.grad)` needs one.
         super().__init_subclass__(**{"eq": False, **options})
 
+    # This class itself is a dataclass without fields, whose own equality would hold for any two of a kind.
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
     def log_prob(self, x):
         """Computes `ln p(y | x)`, a real scalar, of one clean image x."""
         raise NotImplementedError(f"{type(self).__name__} does not define log_prob")

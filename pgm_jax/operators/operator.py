@@ -34,6 +34,9 @@ class LinearOperator(struct.PyTreeNode):
         # Compared and hashed by identity, since arrays have no hash: `jax.jit(A)` needs one.
         super().__init_subclass__(**{"eq": False, **options})
 
+    # This class itself is a dataclass without fields, whose own equality would hold for any two of a kind.
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
     # True in subclasses with entries of both signs, where A 1 is not the row sums.
     _signed = False
 

@@ -24,7 +24,7 @@ def support(grid, geometry, footprint) -> tuple[float, int]:
     edges = np.arange(geometry.bins + 1) - 0.5
     lines = geometry.lines(edges)
     sides = np.abs(lines.x) * dx, np.abs(lines.y) * dy
-    half = strip.half_support(*sides) if footprint == "strip" else np.maximum(*sides)
+    half = sum(strip.sides(*sides)) / 2 if footprint == "strip" else np.maximum(*sides)
     x, y = (np.abs(v).max() for v in grid.centres())
     c, s = np.abs(np.cos(geometry.angles)), np.abs(np.sin(geometry.angles))
     nearest = (geometry.source_to_axis - x * c - y * s)[:, None]
@@ -120,7 +120,7 @@ def adjoint(tables, y, *, candidates, flat, strips):
     a, b = a_high + a_low, b_high + b_low
     side_x = sides[0] * jnp.abs(b[None] * cos[:, None] - a[None] * sin[:, None])
     side_y = sides[1] * jnp.abs(a[None] * cos[:, None] + b[None] * sin[:, None])
-    shapes = strip.trapezoid(side_x, side_y) if strips else (jnp.maximum(side_x, side_y),)
+    shapes = strip.trapezoid(*strip.sides(side_x, side_y)) if strips else (jnp.maximum(side_x, side_y),)
     y = jnp.pad(used[:, None, None] * scale[None, :, None] * y, ((0, 0), (candidates, candidates), (0, 0)))
     if not strips:
         y = y / jnp.square(shapes[0][:, : y.shape[1], None])

@@ -8,7 +8,7 @@ import numpy as np
 from pgm_jax.operators.ct.driving import Driven, crossing, crossing_tables, drive, group, project
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import Fan, ImageGrid, Lines
-from pgm_jax.operators.ct.strip import half_support, one_side, trapezoid
+from pgm_jax.operators.ct.strip import one_side, sides, trapezoid
 
 
 def bin_scale(grid: ImageGrid, geometry: Fan) -> np.ndarray:
@@ -41,13 +41,13 @@ def forward_tables(grid: ImageGrid, geometry: Fan, used, sizes=None) -> tuple[tu
     edges = np.arange(geometry.bins + 1) - 0.5
     by_rows = drive(grid, geometry.lines(np.arange(geometry.bins))).by_rows
     lines = geometry.lines(edges)
-    sides = [drive(grid, Lines(*(v[:, e] for v in lines)), by_rows) for e in (slice(-1), slice(1, None))]
-    if max(np.abs(side.slope).max() for side in sides) > 2:
+    edge_lines = [drive(grid, Lines(*(v[:, e] for v in lines)), by_rows) for e in (slice(-1), slice(1, None))]
+    if max(np.abs(edge.slope).max() for edge in edge_lines) > 2:
         raise ValueError(
             f"the strip footprint needs narrower bins: one of the {geometry.bins} spans too wide an angle; "
             "use more bins or footprint='joseph'"
         )
-    left, right = _in_order(*sides)
+    left, right = _in_order(*edge_lines)
     scale = np.broadcast_to(bin_scale(grid, geometry), by_rows.shape) * used[:, None]
     tables = (*crossing_tables(grid, left), *crossing_tables(grid, right))
     rows, columns, order = group(by_rows, (*tables, *_depths(grid, geometry, by_rows), scale), sizes)
@@ -69,7 +69,7 @@ def _reach(grid, left, right):
     """Returns the largest number of columns that one beam touches in one row."""
     ny, nx = grid.shape
     n = np.where(left.by_rows, ny, nx)
-    margin = [half_support(1.0, np.abs(side.slope)) for side in (left, right)]
+    margin = [sum(sides(1.0, np.abs(side.slope))) / 2 for side in (left, right)]
     widest = 0.0
     for i in (-(n // 2), n - 1 - n // 2):
         columns = [side.start + side.slope * i for side in (left, right)]
@@ -105,7 +105,8 @@ def forward(tables, x, *, reach):
 
 def _walk(tables, x, *, reach):
     left, right, (depth, along, across, scale) = tables[:4], tables[4:8], tables[8:]
-    shapes = [trapezoid(jnp.ones_like(scale), jnp.abs(side[2] + side[3])) for side in (left, right)]
+    slopes = [jnp.abs(edge[2] + edge[3]) for edge in (left, right)]
+    shapes = [trapezoid(*sides(jnp.ones_like(slope), slope)) for slope in slopes]
     n = x.shape[0]
 
     def locate(i):

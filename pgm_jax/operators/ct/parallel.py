@@ -51,12 +51,12 @@ def _adjoint_tables(grid, geometry, used, footprint):
     """
     lines = geometry.lines(np.zeros(1))
     (a, b), (dy, dx) = (lines.x[:, 0], lines.y[:, 0]), grid.spacing
-    widths = np.abs(a) * dx / geometry.spacing, np.abs(b) * dy / geometry.spacing
+    widths = strip.sides(np.abs(a) * dx / geometry.spacing, np.abs(b) * dy / geometry.spacing)
     if footprint == "joseph":
         half, scale = np.maximum(*widths), joseph.path_lengths(grid, lines)[:, 0]
         scale = scale / half
     else:
-        half = strip.half_support(*widths) + 0.5
+        half = sum(widths) / 2 + 0.5
         scale = np.full(len(a), dx * dy / geometry.spacing)
     x, y = grid.centres()
     begin = (geometry.bins - 1) / 2 - geometry.offset / geometry.spacing - half

@@ -13,34 +13,35 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from pgm_jax.core import namespace
 from pgm_jax.operators.ct.driving import crossing, crossing_tables, drive, group, project
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import ImageGrid, Parallel
 from pgm_jax.operators.ct.joseph import path_lengths
 
-# A trapezoid's flank is at least this part of its width, so that no division by 0 occurs.
+# One side of a pixel is taken as at least this part of the other, so that no flank is a jump.
 _FLANK = 1e-6
 
 
-def trapezoid(first, second):
+def sides(first, second) -> tuple:
+    """Returns the two sides of a pixel as seen along a line, neither less than 1e-6 of the other."""
+    xp = namespace(first, second)
+    least = _FLANK * xp.maximum(first, second)
+    return xp.maximum(first, least), xp.maximum(second, least)
+
+
+def trapezoid(first, second) -> tuple:
     """Returns the shape `(half plateau, half support, 1 / wide, 1 / (2 narrow))` of a sum of two uniform variables.
 
     Args:
-        first: width of the one, >= 0.
-        second: width of the other, >= 0.
+        first: width of the one, > 0.
+        second: width of the other, > 0.
 
     Returns:
         Tuple of arrays for `one_side`.
     """
     wide, narrow = jnp.maximum(first, second), jnp.minimum(first, second)
-    narrow = jnp.maximum(narrow, _FLANK * wide)
     return (wide - narrow) / 2, (wide + narrow) / 2, 1 / wide, 0.5 / narrow
-
-
-def half_support(first, second):
-    """Returns the half width of the trapezoid, on the host."""
-    wide, narrow = np.maximum(first, second), np.minimum(first, second)
-    return (wide + np.maximum(narrow, _FLANK * wide)) / 2
 
 
 def one_side(distance, shape):
@@ -69,7 +70,7 @@ def forward_tables(grid: ImageGrid, geometry: Parallel, used, sizes=None) -> tup
     width = geometry.spacing * lengths / np.prod(grid.spacing)
     tables = (*crossing_tables(grid, driven), width, lengths * used[:, None])
     rows, columns, order = group(driven.by_rows, tables, sizes)
-    reach = 1 + 2 * half_support(np.abs(driven.slope), width).max()
+    reach = 1 + (width + np.maximum(np.abs(driven.slope), _FLANK)).max()
     return (*rows, *columns, order), int(np.ceil(reach - 1e-9))
 
 
@@ -92,7 +93,8 @@ def forward(tables, x, *, reach):
 
 def _walk(tables, x, *, reach):
     *positions, width, lengths = tables
-    shape = trapezoid(width, jnp.abs(positions[2] + positions[3]))
+    _, slope = sides(jnp.ones_like(width), jnp.abs(positions[2] + positions[3]))
+    shape = trapezoid(width, slope)
     n = x.shape[0]
 
     def locate(i):
