@@ -1,6 +1,5 @@
 """Analytic and iterative reconstruction without a learned prior."""
 
-from pgm_jax.reconstruction import functionals as functionals
 from pgm_jax.reconstruction.admm import admm as admm, admm_iteration as admm_iteration
 from pgm_jax.reconstruction.anisotropic_tv import (
     anisotropic_tv as anisotropic_tv,
