@@ -20,13 +20,18 @@ _PEAKS = (
 )
 
 
+# Primitives of `networks.winograd`, of an image and a 3 by 3 kernel or a second image.
+_WINOGRAD = ("winograd", "winograd_kernel")
+
+
 def count_flops(function: Callable, *arguments) -> float:
     """Counts the operations of the convolutions and matrix products of a function, a multiply-add as two.
 
     Convolution: `2 outputs (kernel places) (input channels of a group)`, places beyond the border included and
-    the zeros of a dilated input left out. Product: `2 outputs (contracted size)`. The body of a scan counts
-    `length` times, of the branches of a conditional the dearest, and the body of a while loop, whose number of
-    turns is not known, once. Recomputation by `jax.checkpoint` counts, as it is run.
+    the zeros of a dilated input left out, also where it is computed in Winograd's form. Product:
+    `2 outputs (contracted size)`. The body of a scan counts `length` times, of the branches of a conditional the
+    dearest, and the body of a while loop, whose number of turns is not known, once. Recomputation by
+    `jax.checkpoint` counts, as it is run.
 
     Args:
         function: function of arrays.
@@ -91,6 +96,9 @@ def _of_equation(equation):
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         return _of_conv(equation)
+    if name in _WINOGRAD:
+        x, other = (variable.aval.shape for variable in equation.invars)
+        return 2 * 9 * math.prod(x) * other[-1]
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
         size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)

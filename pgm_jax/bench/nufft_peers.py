@@ -29,7 +29,9 @@ def nufft_peers(case, trajectory, x, y) -> dict[str, Callable[[], Any]]:
     found = {}
     for make in (_finufft, _nufftax):
         try:
-            found |= make(case.direction, points.astype(np.float32), x[..., 0], y.reshape(-1), accuracy)
+            found |= make(
+                case.direction, np.ascontiguousarray(points, np.float32), x[..., 0], y.reshape(-1), accuracy
+            )
         except MissingExtra:
             continue
     return found

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.cli.files import whole_file, writable, write_json
+from pgm_jax.cli.files import writable, write_json
 from pgm_jax.core import require
+from pgm_jax.data import whole_file
 from pgm_jax.recipes import mri
 from pgm_jax.report import Panel, comparison_figure
 
@@ -67,8 +68,8 @@ def run_demo(out, slices=3, seed=0, twin=False) -> None:
                 pictures.update({(acceleration, name): image for name, image in shown.items()})
             pictures[acceleration, "truth"] = np.asarray(scans[slices // 2].truth)
     console.print(_table(rows))
-    with whole_file(out / "demo.png") as partial:
-        _figure(pictures, rows, brain, partial)
+    with whole_file(out / "demo.png", overwrite=True) as picture:
+        _figure(pictures, rows, brain, picture)
     write_json(out / "demo.json", {"setup": _setup(slices, seed, brain), "rows": rows})
     console.print(
         f"wrote {out / 'demo.png'} and {out / 'demo.json'} in {time.perf_counter() - started:.0f} s"

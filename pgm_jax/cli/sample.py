@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.cli.files import whole_file, writable, write_json
+from pgm_jax.cli.files import writable, write_json
 from pgm_jax.cli.train import can_draw, quiet_orbax
 from pgm_jax.core import require
+from pgm_jax.data import whole_file
 from pgm_jax.parallel import batch_sharding, make_mesh
 from pgm_jax.priors import prior_names
 from pgm_jax.recipes import generation, prior_config
@@ -72,11 +73,11 @@ def run_sample(request) -> None:
     writable(out / "samples.npy")
     console.print(f"{request.source}: {trained.average} after {trained.step} steps, {_name(trained.config)}")
     images, timing = _draw(request, system, trained.params, mesh, console)
-    with whole_file(out / "samples.npy") as partial:
-        np.save(partial, images)
+    with whole_file(out / "samples.npy", overwrite=True) as arrays:
+        np.save(arrays, images)
     if can_draw(console):
-        with whole_file(out / "samples.png") as partial:
-            contact_sheet(images[:_SHOWN], partial)
+        with whole_file(out / "samples.png", overwrite=True) as picture:
+            contact_sheet(images[:_SHOWN], picture)
     write_json(out / "sample.json", _record(request, trained, mesh, timing))
     console.print(
         f"wrote {request.count} images to {out}: compiled in {timing['compile_seconds']:.1f} s, drawn in "

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from pgm_jax import data, parallel, training
-from pgm_jax.cli.files import whole_file, writable, write_json
+from pgm_jax.cli.files import writable, write_json
 from pgm_jax.core import MissingExtra, checkpoint, require
+from pgm_jax.data import whole_file
 from pgm_jax.parallel import batch_sharding
 from pgm_jax.recipes import generation, prior_config
 from pgm_jax.report import contact_sheet
@@ -175,7 +176,7 @@ def _pictures(config, system, out, due):
         images = draw(jax.random.key(config.seed), state.ema[config.ema[0]], jnp.int32(0))
         images = parallel.gathered(images)[:_PICTURES]
         if jax.process_index() == 0:
-            with whole_file(out / f"samples-{step:07d}.png") as partial:
-                contact_sheet(images, partial)
+            with whole_file(out / f"samples-{step:07d}.png", overwrite=True) as picture:
+                contact_sheet(images, picture)
 
     return hook

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgm_jax.data.phantoms import _ELLIPSOIDS
+from pgm_jax.data.phantoms import ELLIPSOIDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def shepp_logan_ellipses(width: float) -> Ellipses:
         Shepp and Logan 1974, The Fourier reconstruction of a head section. Contrast: Toft 1996, The Radon
         transform, table B.3.
     """
-    table = np.array(_ELLIPSOIDS)
+    table = np.array(ELLIPSOIDS)
     # The table has y upwards; row 0 is anterior.
     half_axes, centre = table[:, [1, 2]], table[:, [4, 5]] * [1, -1]
     return Ellipses(table[:, 0], half_axes * width / 2, centre * width / 2, -np.deg2rad(table[:, 7]))

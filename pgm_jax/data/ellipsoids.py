@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgm_jax.data.phantoms import _ELLIPSOIDS
+from pgm_jax.data.phantoms import ELLIPSOIDS
 
 
 class Ellipsoids(NamedTuple):
@@ -67,7 +67,7 @@ def shepp_logan_ellipsoids(radius) -> Ellipsoids:
     References:
         Those of `shepp_logan`.
     """
-    amplitudes, *lengths, degrees = np.array(_ELLIPSOIDS).T
+    amplitudes, *lengths, degrees = np.array(ELLIPSOIDS).T
     half_axes, centres = np.stack(lengths[:3], -1), np.stack(lengths[3:], -1)
     # The table's y points up the page, ours down the rows.
     centres, turn = centres * (1, -1, 1), -np.deg2rad(degrees)

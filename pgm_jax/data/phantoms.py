@@ -7,7 +7,7 @@ import numpy as np
 from pgm_jax.data.volume import Volume
 
 # Amplitude, half axes (x, y, z), centre (x, y, z), angle in degrees about z.
-_ELLIPSOIDS = (
+ELLIPSOIDS = (
     (1.0, 0.69, 0.92, 0.81, 0.0, 0.0, 0.0, 0.0),
     (-0.8, 0.6624, 0.874, 0.78, 0.0, -0.0184, 0.0, 0.0),
     (-0.2, 0.11, 0.31, 0.22, 0.22, 0.0, 0.0, -18.0),
@@ -47,7 +47,7 @@ def shepp_logan(shape: Sequence[int] = (256, 256)) -> Volume:
     y = -y[:, None]  # row 0 is anterior
     z = _centres(shape[0])[:, None, None] if len(shape) == 3 else None
     image = np.zeros(shape, np.float64)
-    for amplitude, a, b, c, x0, y0, z0, degrees in _ELLIPSOIDS:
+    for amplitude, a, b, c, x0, y0, z0, degrees in ELLIPSOIDS:
         turn = np.deg2rad(degrees)
         u = (x - x0) * np.cos(turn) + (y - y0) * np.sin(turn)
         v = (y - y0) * np.cos(turn) - (x - x0) * np.sin(turn)

@@ -28,7 +28,7 @@ def comparison_figure(rows, path, labels, heading, footnote="") -> None:
 
     Args:
         rows: list of lists of `Panel`.
-        path: file to write; the suffix chooses the format.
+        path: file to write, of which the suffix chooses the format, or a binary file open for writing (PNG).
         labels: one label a row, drawn at its left.
         heading: title of the figure.
         footnote: small text below.

@@ -12,7 +12,7 @@ def contact_sheet(images, path, window=(0.0, 1.0)) -> None:
 
     Args:
         images: (n, height, width, channel) real or complex; the first channel is drawn.
-        path: picture to write; the suffix chooses the format.
+        path: picture to write, of which the suffix chooses the format, or a binary file open for writing (PNG).
         window: (black, white) in units of the images.
 
     Raises:

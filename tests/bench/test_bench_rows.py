@@ -10,6 +10,8 @@ import pytest
 from pgm_jax import bench
 from pgm_jax.bench.timing import program_bytes
 from pgm_jax.cli import main as cli
+from pgm_jax.networks.convolution import plain_conv
+from pgm_jax.networks.winograd import winograd
 
 FIELDS = "name case dtype device peer compile_s run_s peer_run_s ratio flops mfu peak_bytes".split()
 
@@ -73,6 +75,15 @@ def test_flops_inside_loops_branches_and_wrappers():
     assert bench.count_flops(lambda a: jax.grad(lambda a: (a @ a).sum())(a), a) == 2 * product + product
     # The rule of the forward pass, and that of the backward pass.
     assert bench.count_flops(jax.grad(lambda a: wrapped(a).sum()), a) == 2 * product
+
+
+def test_winograds_form_counts_as_the_plain_convolution():
+    x, kernel = jnp.zeros((2, 8, 12, 3)), jnp.zeros((3, 3, 3, 5))
+    of = lambda conv: lambda x, kernel: jax.grad(lambda k: conv(x, k).sum())(kernel)
+    plain = jax.eval_shape(plain_conv, x, kernel)
+    expected = 2 * plain.size * 3 * 3 * 3
+    assert bench.count_flops(winograd, x, kernel) == bench.count_flops(plain_conv, x, kernel) == expected
+    assert bench.count_flops(of(winograd), x, kernel) == 2 * expected
 
 
 def test_formula_and_compiled_program_agree_on_a_product():

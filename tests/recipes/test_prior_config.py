@@ -119,7 +119,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ({"gamma": (0.0, 1.0)}, "gamma is 0 1: give two positive numbers"),
         ({"flip": (2,)}, r"flip is \(2,\).*takes axes 0 and 1"),
         ({"rotate": -1.0}, "rotate -1: .*degrees from 0"),
-        ({"gain": (0.9, 1.1), "window": (0.0, 900.0)}, "gain and gamma change values that a window has fixed"),
+        (
+            {"gain": (0.9, 1.1), "window": (0.0, 900.0)},
+            "gain and gamma change values that a window has fixed",
+        ),
         ({"decay": "cosine", "warmup": 10, "steps": 10}, "warmup 10 leaves no step of 10 for the cosine"),
     ],
 )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from pgm_jax.operators.ct.cone_tables import SLACK, SeparableTables
 from pgm_jax.operators.ct.hat import first_candidate, hat, interpolate_each, interpolate_rows, pad, take_each
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 
 
 def _planes(view, axis, planes):

@@ -3,7 +3,7 @@
 from pgm_jax.operators.ct import fan_adjoint, fan_strip, joseph
 from pgm_jax.operators.ct.beam import PlanarBeam
 from pgm_jax.operators.ct.geometry import Fan
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 
 
 class FanBeam(PlanarBeam):

@@ -25,7 +25,7 @@ class Lines(NamedTuple):
     t: np.ndarray
 
 
-class _ByValue:
+class ByValue:
     """Equality and hash by value, arrays included, so that equal geometries share compiled programs."""
 
     def _key(self):
@@ -79,7 +79,7 @@ class ImageGrid:
 
 
 @dataclass(frozen=True, eq=False)
-class Parallel(_ByValue):
+class Parallel(ByValue):
     """Parallel rays: bin k of a view at angle b sees `x cos b + y sin b = (k - (bins-1)/2) spacing + offset`.
 
     Angle 0 has rays along y (column sums). Any angles: limited, sparse, uneven.
@@ -122,7 +122,7 @@ class Parallel(_ByValue):
 
 
 @dataclass(frozen=True, eq=False)
-class Fan(_ByValue):
+class Fan(ByValue):
     """Rays from a source on a circle to a flat detector, or to one on an arc about the source.
 
     At angle b the source is `R (cos b, sin b)` and detector position s lies along `u = (-sin b, cos b)`, with

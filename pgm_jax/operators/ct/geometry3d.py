@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pgm_jax.operators.ct.geometry import _ByValue
+from pgm_jax.operators.ct.geometry import ByValue
 
 _FULL_TURN = 2 * np.pi
 
@@ -50,7 +50,7 @@ class VolumeGrid:
 
 
 @dataclass(frozen=True, eq=False)
-class Vector(_ByValue):
+class Vector(ByValue):
     """Any flat detector and any source, view by view, like ASTRA's `cone_vec`.
 
     Pixel (row l, column k) of a view is at `centre + (k - (columns - 1) / 2) u + (l - (rows - 1) / 2) v`. Rays are
@@ -116,7 +116,7 @@ class Vector(_ByValue):
 
 
 @dataclass(frozen=True, eq=False)
-class Cone(_ByValue):
+class Cone(ByValue):
     """Circular cone beam with a flat detector.
 
     Attributes:

@@ -8,7 +8,7 @@ from pgm_jax.operators.ct.beam import PlanarBeam
 from pgm_jax.operators.ct.driving import split_index
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import Parallel
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 
 
 class ParallelBeam(PlanarBeam):

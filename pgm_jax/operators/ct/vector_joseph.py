@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from pgm_jax.operators.ct.cone_tables import OTHERS, VectorTables
 from pgm_jax.operators.ct.hat import below, first_candidate, hat, pad
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 
 
 def _form(form, k, l):

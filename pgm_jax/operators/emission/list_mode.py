@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from pgm_jax.operators.ct.primitive import linear_pair
 from pgm_jax.operators.emission.joseph_lines import lines_adjoint, lines_forward, trace_lines
 from pgm_jax.operators.emission.subsets import interleaved, require_subsets
+from pgm_jax.operators.linear_pair import linear_pair
 from pgm_jax.operators.operator import LinearOperator, require_shape
 
 _apply, _apply_adjoint = linear_pair("lines", lines_forward, lines_adjoint)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from pgm_jax.operators.ct.primitive import linear_pair
 from pgm_jax.operators.emission.attenuation import require_attenuation
 from pgm_jax.operators.emission.collimator import band, collapse, collapse_adjoint, collimator_kernels
 from pgm_jax.operators.emission.rotation import rotate, rotate_adjoint
 from pgm_jax.operators.emission.subsets import interleaved, require_subsets
+from pgm_jax.operators.linear_pair import linear_pair
 from pgm_jax.operators.operator import LinearOperator, require_shape
 
 

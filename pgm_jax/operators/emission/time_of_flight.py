@@ -8,8 +8,8 @@ import numpy as np
 from flax import struct
 
 from pgm_jax.operators.ct.parallel import ParallelBeam
-from pgm_jax.operators.ct.primitive import linear_pair
 from pgm_jax.operators.emission.subsets import interleaved, require_subsets
+from pgm_jax.operators.linear_pair import linear_pair
 from pgm_jax.operators.operator import LinearOperator, require_shape
 
 

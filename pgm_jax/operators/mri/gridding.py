@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 from pgm_jax.operators.mri.kaiser_bessel import kaiser_bessel, shape_parameter
 
 TILE = 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from pgm_jax.operators.ct.primitive import linear_pair
+from pgm_jax.operators.linear_pair import linear_pair
 
 VIEWS, SIZE, SLICES = 8, 5, 3
 
