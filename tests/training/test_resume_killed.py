@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -27,11 +28,11 @@ def _start(directory, steps, result):
 
 
 def _killed(directory, steps, result, draw):
-    """Starts a life and kills it at a random moment, one in four before its first step; returns what it said."""
+    """Starts a life and kills it at a random moment, one in four at its first step at the latest."""
     worker = _start(directory, steps, result)
     said = []
     if draw.random() < 0.25:
-        time.sleep(draw.uniform(0, 4))
+        select.select([worker.stdout], [], [], draw.uniform(0, 4))
     else:
         said = [worker.stdout.readline() for _ in range(draw.randint(1, 14))]
         time.sleep(draw.uniform(0, 0.06))
