@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from pgm_jax.data import whole_file
-
 
 def writable(path) -> None:
     """Makes sure, before a long run, that a file can be written; makes its folder.
@@ -37,5 +35,8 @@ def write_json(path, value) -> None:
     Raises:
         ValueError: if a number is not finite, or the file cannot be written.
     """
+    # The readers import jax, which `--help` does not wait for.
+    from pgm_jax.data import whole_file
+
     with whole_file(path, overwrite=True) as out:
         out.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -68,6 +68,8 @@ GRID, GEOMETRY = ImageGrid((8, 8)), Parallel(ANGLES, 8)
         (lambda: ParallelBeam(GRID, GEOMETRY, "line"), "footprint"),
         (lambda: ParallelBeam(GRID, GEOMETRY, subsets=5), "subsets"),
         (lambda: ParallelBeam(GRID, GEOMETRY, channels=0), "channel"),
+        (lambda: ParallelBeam(GRID, Parallel(ANGLES, 8, 1e-3)), "all lengths of the geometry in mm"),
+        (lambda: FanBeam(ImageGrid((8, 8), 1e-3), Fan(ANGLES, 50.0, 80.0, 8)), "geometry in mm"),
         (lambda: FanBeam(GRID, Fan(ANGLES, 6.0, 6.0, 1, spacing=40.0), "strip"), "narrower bins"),
         (lambda: ParallelBeam(GRID, GEOMETRY)(np.zeros((8, 9, 1))), "image of shape"),
         (lambda: ParallelBeam(GRID, GEOMETRY).adjoint(np.zeros((2, 4, 8, 1))), "sinogram of shape"),

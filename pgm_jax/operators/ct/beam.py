@@ -13,6 +13,7 @@ from pgm_jax.operators.ct.geometry import ImageGrid
 from pgm_jax.operators.operator import LinearOperator, require_shape
 
 _BUILD = object()
+_WIDEST = 200
 
 
 class PlanarBeam(LinearOperator):
@@ -132,6 +133,13 @@ class PlanarBeam(LinearOperator):
             )
         if self.channels < 1:
             raise ValueError(f"{name} needs at least one channel (slice), got {self.channels}")
+        seen, wide = self.geometry.width_at_axis, 2 * self.grid.radius()
+        # A factor of 1000 lies between m and mm; no detector is so much smaller or larger than what it sees.
+        if not 1 / _WIDEST < seen / wide < _WIDEST:
+            raise ValueError(
+                f"{name}: the detector sees {seen:.3g} mm of an image that is {wide:.3g} mm across: give the "
+                "spacing of the grid and all lengths of the geometry in mm"
+            )
 
     def _set(self, **values):
         for name, value in values.items():

@@ -107,6 +107,11 @@ class Parallel(ByValue):
         """Number of views."""
         return len(self.angles)
 
+    @property
+    def width_at_axis(self) -> float:
+        """Width of the detector, mm."""
+        return self.bins * self.spacing
+
     def lines(self, positions) -> Lines:
         """Computes the rays at some positions on the detector.
 
@@ -173,6 +178,11 @@ class Fan(ByValue):
     def views(self) -> int:
         """Number of views."""
         return len(self.angles)
+
+    @property
+    def width_at_axis(self) -> float:
+        """Width of the detector seen at the axis of rotation, mm."""
+        return self.bins * self.spacing * self.source_to_axis / self.source_to_detector
 
     def fan_angles(self, positions) -> np.ndarray:
         """Computes the fan angle g of some positions (m,) in bins, radians."""
