@@ -9,11 +9,13 @@ import numpy as np
 
 from pgm_jax import data
 from pgm_jax.cli.files import writable, write_json
+from pgm_jax.cli.posterior import PriorRequest, draw_slices, write_report
 from pgm_jax.core import require
-from pgm_jax.reconstruction import METHODS, kspace_scan, method_for, projection_scan, run_in_chunks
+from pgm_jax.reconstruction import GUIDES, METHODS, kspace_scan, method_for, projection_scan, run_in_chunks
 from pgm_jax.reconstruction.methods import Options
 
 _SUFFIXES = {"nifti": "image.nii.gz", "npy": "image.npy", "dicom": "image"}
+_DRAW_STEPS = 50
 _MRI = ("RadialScan", "KooshballScan", "SpiralScan", "TrajectoryScan")
 
 
@@ -34,6 +36,7 @@ class Request(NamedTuple):
     rtol: float
     overwrite: bool
     options: Options
+    prior: PriorRequest | None = None
 
 
 def run_reconstruct(request: Request) -> None:
@@ -52,12 +55,26 @@ def run_reconstruct(request: Request) -> None:
     if not request.options.weight > 0:
         raise ValueError(f"--weight {request.options.weight:g}: give a positive number")
     writable(request.out / "reconstruct.json")
-    scan = read_scan(request)
+    if request.steps is not None and request.steps < 1:
+        raise ValueError(f"--steps {request.steps}: give at least 1")
+    scan, begun = read_scan(request), time.perf_counter()
+    solve = _solved if request.prior is None else _drawn
+    images, steps, found = solve(request, scan, console)
+    seconds = time.perf_counter() - begun
+    volume = _in_units(scan.volume(images), request.water)
+    data.write(target, volume, overwrite=request.overwrite)
+    data.write_png(request.out / "image.png", _magnitude(volume), overwrite=True)
+    write_json(request.out / "reconstruct.json", _record(request, scan, steps, found, volume, seconds))
+    console.print(f"wrote {target}, image.png and reconstruct.json: {seconds:.1f} s")
+
+
+def _solved(request, scan, console):
+    """The images of a classical method, its number of steps, and its traces."""
+    if request.method in GUIDES:
+        raise ValueError(f"{request.method} draws from a posterior: add --prior and --noise-std")
     method = method_for(request.method, scan.problems[0])
     steps = method.steps if request.steps is None else request.steps
-    if method.steps and steps < 1:
-        raise ValueError(f"--steps {steps}: give at least 1")
-    begun, images, traces = time.perf_counter(), [], []
+    images, traces = [], []
     for number, problem in enumerate(scan.problems):
         label = f"{request.method}" if len(scan.problems) == 1 else f"{request.method}, slice {number}"
         found = method.start(problem, request.options)
@@ -65,13 +82,33 @@ def run_reconstruct(request: Request) -> None:
             found, trace = _iterate(found, steps, request.rtol, label, console)
             traces.append(_numbers(trace))
         images.append(np.asarray(jax.block_until_ready(found)))
-    seconds = time.perf_counter() - begun
-    volume = _in_units(scan.volume(images), request.water)
-    data.write(target, volume, overwrite=request.overwrite)
-    shown = volume._replace(array=np.abs(volume.array)) if np.iscomplexobj(volume.array) else volume
-    data.write_png(request.out / "image.png", shown, overwrite=True)
-    write_json(request.out / "reconstruct.json", _record(request, scan, steps, traces, volume, seconds))
-    console.print(f"wrote {target}, image.png and reconstruct.json: {seconds:.1f} s")
+    return images, steps, {"traces": traces}
+
+
+def _drawn(request, scan, console):
+    """The posterior means, the steps of a draw, and what was drawn; writes the standard deviation."""
+    steps = _DRAW_STEPS if request.steps is None else request.steps
+    drawn = draw_slices(request, scan, steps, console)
+    spread = scan.volume(_arranged(scan, drawn.stds))
+    if request.water is not None:
+        spread = spread._replace(array=(1000 / request.water * spread.array).astype(np.float32), units="HU")
+    file = request.out / ("std.npy" if request.format == "npy" else "std.nii.gz")
+    data.write(file, spread, overwrite=True)
+    data.write_png(request.out / "std.png", spread, overwrite=True)
+    facts = {"device": jax.devices()[0].device_kind, "seconds": f"{sum(drawn.seconds):.1f}"}
+    write_report(request.out / "report.html", request, drawn, steps, facts)
+    console.print(f"wrote {file}, std.png and report.html")
+    record = {"scale": drawn.scale, "slice_seconds": drawn.seconds, "std": file.name}
+    return _arranged(scan, drawn.means), steps, record
+
+
+def _arranged(scan, slices):
+    """Images as the scan's problems have them: the slices of a planar problem along the last axis."""
+    return slices if scan.problems[0].kind == "mri" else [np.concatenate(slices, axis=-1)]
+
+
+def _magnitude(volume):
+    return volume._replace(array=np.abs(volume.array)) if np.iscomplexobj(volume.array) else volume
 
 
 def read_scan(request: Request):
@@ -162,16 +199,18 @@ def _numbers(trace):
     return {"objective": finite(trace.objective), "residual": finite(trace.residual), "steps": taken}
 
 
-def _record(request, scan, steps, traces, volume, seconds):
-    asked = {name: value for name, value in request._asdict().items() if name not in ("source", "options")}
+def _record(request, scan, steps, found, volume, seconds):
+    nested = ("source", "options", "prior")
+    asked = {name: value for name, value in request._asdict().items() if name not in nested}
     return {
         **{name: str(value) if isinstance(value, Path) else value for name, value in asked.items()},
         **request.options._asdict(),
+        "prior": None if request.prior is None else request.prior._asdict(),
         "steps": steps,
         "problems": len(scan.problems),
         "shape": list(volume.array.shape),
         "image_units": volume.units,
         "seconds": seconds,
         "device": jax.devices()[0].device_kind,
-        "traces": traces,
+        **found,
     }

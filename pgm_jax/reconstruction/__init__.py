@@ -1,5 +1,6 @@
-"""Analytic and iterative reconstruction without a learned prior."""
+"""Reconstruction: analytic and iterative methods without a learned prior, and posterior draws with one."""
 
+from pgm_jax.operators import subset_order as subset_order
 from pgm_jax.reconstruction.admm import admm as admm, admm_iteration as admm_iteration
 from pgm_jax.reconstruction.anisotropic_tv import (
     anisotropic_tv as anisotropic_tv,
@@ -37,7 +38,12 @@ from pgm_jax.reconstruction.mltr import (
     paraboloids_iteration as paraboloids_iteration,
 )
 from pgm_jax.reconstruction.mri_scans import coil_maps as coil_maps, kspace_scan as kspace_scan
+from pgm_jax.reconstruction.null_space import (
+    null_space as null_space,
+    null_space_energy as null_space_energy,
+)
 from pgm_jax.reconstruction.osem import osem as osem, osem_iteration as osem_iteration
+from pgm_jax.reconstruction.posterior import GUIDES as GUIDES, Posterior as Posterior, posterior as posterior
 from pgm_jax.reconstruction.primal_dual import (
     diagonal_steps as diagonal_steps,
     pdhg as pdhg,
@@ -47,7 +53,6 @@ from pgm_jax.reconstruction.sart import sart as sart, sart_iteration as sart_ite
 from pgm_jax.reconstruction.scans import Problem as Problem, Scan as Scan, projection_scan as projection_scan
 from pgm_jax.reconstruction.sense import g_factor as g_factor, gridding as gridding, unalias as unalias
 from pgm_jax.reconstruction.sirt import sirt as sirt, sirt_iteration as sirt_iteration
-from pgm_jax.reconstruction.subset_order import subset_order as subset_order
 from pgm_jax.reconstruction.tgv import tgv as tgv, tgv_iteration as tgv_iteration
 from pgm_jax.reconstruction.tv import tv as tv
 from pgm_jax.reconstruction.wavelet_cs import (

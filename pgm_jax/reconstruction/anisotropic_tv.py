@@ -9,7 +9,7 @@ from pgm_jax.operators import FiniteDifference
 from pgm_jax.operators.directional import DirectionalDifference
 from pgm_jax.reconstruction.functionals import absolute
 from pgm_jax.reconstruction.iteration import run
-from pgm_jax.reconstruction.tv import regularised_iteration
+from pgm_jax.reconstruction.tv import natural_balance, regularised_iteration
 
 
 def anisotropic_tv(
@@ -20,7 +20,7 @@ def anisotropic_tv(
     steps: int = 300,
     x_init=None,
     norm=None,
-    balance=1.0,
+    balance=None,
     *,
     keep_positive: bool = False,
     rtol: Any = 0.0,
@@ -63,6 +63,7 @@ def anisotropic_tv(
         )
     if weights.ndim == 1:
         weights = jnp.expand_dims(weights, range(1, 1 + len(shape)))
+    balance = natural_balance(operator, y, weights) if balance is None else balance
     iteration = regularised_iteration(
         operator, y, difference, absolute(weights), x_init, norm, balance, keep_positive=keep_positive
     )

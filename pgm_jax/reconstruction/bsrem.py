@@ -8,10 +8,10 @@ from jax import Array
 
 from pgm_jax.core import safe_divide
 from pgm_jax.operators.poisson import PoissonEmission
+from pgm_jax.operators.subset_order import subset_order
 from pgm_jax.reconstruction.iteration import Iteration, run
 from pgm_jax.reconstruction.mlem import emission_start
 from pgm_jax.reconstruction.osem import balanced_subsets
-from pgm_jax.reconstruction.subset_order import subset_order
 
 # Voxels below this share of the largest start value step as if they were there, so that 0 is no trap.
 _LOWEST = 1e-3

@@ -14,7 +14,7 @@ def fractional_tv(
     steps: int = 300,
     x_init=None,
     norm=None,
-    balance=1.0,
+    balance=None,
     *,
     spacing=None,
     boundary: str = "neumann",

@@ -1,7 +1,6 @@
 """The reconstruction methods by name: which kind of problem each is for, and how it is started."""
 
 import difflib
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from pgm_jax.reconstruction.scans import Problem
 from pgm_jax.reconstruction.sense import gridding
 from pgm_jax.reconstruction.sirt import sirt_iteration
 from pgm_jax.reconstruction.tgv import tgv_iteration
-from pgm_jax.reconstruction.tv import regularised_iteration
+from pgm_jax.reconstruction.tv import natural_balance, regularised_iteration
 from pgm_jax.reconstruction.wavelet_cs import wavelet_cs_iteration
 
 
@@ -69,40 +68,42 @@ class Method(NamedTuple):
 _CT, _LINEAR = ("planar", "volume"), ("planar", "volume", "mri")
 
 
-def _unit(problem, options):
-    """The problem with an operator of norm 1, its weight, and the ratio of steps at which it converges soonest.
+def _weight(problem, options):
+    return options.weight * jnp.max(jnp.abs(problem.operator.adjoint(problem.y)))
 
-    The minimiser is that of the problem as it is with norm^2 times the weight; the objective is over norm^2.
-    """
-    norm = problem.operator.norm()
-    operator, y = problem.operator * (1 / norm), problem.y / norm
-    weight = options.weight * jnp.max(jnp.abs(operator.adjoint(y)))
-    return operator, y, weight, {"norm": jnp.ones(()), "balance": 0.3 / math.sqrt(options.weight)}
+
+def _first_image(problem):
+    """FBP for slices of CT, from which the iterations come to the minimum several times sooner; None elsewhere."""
+    return fbp(problem.operator, problem.y) if problem.kind == "planar" else None
 
 
 def _differences(make: Callable, term: Callable) -> Callable:
     """A penalty of differences, which `make` builds for the shape of the image."""
 
     def start(problem, options) -> Iteration:
-        operator, y, weight, how = _unit(problem, options)
-        transform = make(operator.domain.shape)
+        weight = _weight(problem, options)
         return regularised_iteration(
-            operator, y, transform, term(weight), keep_positive=options.positive, **how
+            problem.operator,
+            problem.y,
+            make(problem.operator.domain.shape),
+            term(weight),
+            _first_image(problem),
+            balance=natural_balance(problem.operator, problem.y, weight),
+            keep_positive=options.positive,
         )
 
     return start
 
 
 def _tgv(problem, options) -> Iteration:
-    operator, y, weight, how = _unit(problem, options)
-    return tgv_iteration(operator, y, weight, keep_positive=options.positive, **how)
+    operator, y, weight = problem.operator, problem.y, _weight(problem, options)
+    return tgv_iteration(operator, y, weight, _first_image(problem), keep_positive=options.positive)
 
 
 def _wavelet(problem, options) -> Iteration:
     if options.positive:
         raise ValueError("wavelet has no positive images: leave out --positive, or use tv")
-    operator, y, weight, how = _unit(problem, options)
-    return wavelet_cs_iteration(operator, y, weight, norm=how["norm"])
+    return wavelet_cs_iteration(problem.operator, problem.y, _weight(problem, options))
 
 
 def _fractional(shape):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from pgm_jax.core import safe_divide
 from pgm_jax.operators.proximal import root
+from pgm_jax.operators.subset_order import subset_order
 from pgm_jax.operators.trees import tree_inner
 from pgm_jax.reconstruction.iteration import Iteration
-from pgm_jax.reconstruction.subset_order import subset_order
 
 
 class Algebraic(NamedTuple):

@@ -8,9 +8,9 @@ from jax import Array
 
 from pgm_jax.core import safe_divide
 from pgm_jax.operators.poisson import PoissonEmission
+from pgm_jax.operators.subset_order import subset_order
 from pgm_jax.reconstruction.iteration import Iteration, run
 from pgm_jax.reconstruction.mlem import emission_start
-from pgm_jax.reconstruction.subset_order import subset_order
 
 
 class _State(NamedTuple):

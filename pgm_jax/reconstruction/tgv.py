@@ -11,6 +11,7 @@ from pgm_jax.operators.symmetrised import SymmetrisedGradient
 from pgm_jax.reconstruction.functionals import length, non_negative, squared_distance, zero
 from pgm_jax.reconstruction.iteration import Iteration, run
 from pgm_jax.reconstruction.primal_dual import pdhg_iteration
+from pgm_jax.reconstruction.tv import natural_balance, scaled_steps
 
 
 def tgv(
@@ -21,7 +22,7 @@ def tgv(
     x_init=None,
     norm=None,
     gradient=None,
-    balance=1.0,
+    balance=None,
     *,
     ratio=2.0,
     keep_positive: bool = False,
@@ -65,7 +66,7 @@ def tgv_iteration(
     x_init=None,
     norm=None,
     gradient=None,
-    balance=1.0,
+    balance=None,
     *,
     ratio=2.0,
     keep_positive: bool = False,
@@ -91,7 +92,8 @@ def tgv_iteration(
     norm = operator.norm() if norm is None else norm
     x = safe_divide(operator.adjoint(y), norm**2) if x_init is None else x_init
     field = jnp.ones(bend.domain.shape, x.dtype)
-    step = (0.99 / _norm_bound(norm, gradient.norm(), bend.norm())).astype(jnp.real(x).dtype)
+    bound = _norm_bound(1.0, gradient.norm(), bend.norm())
+    balance = natural_balance(operator, y, weight) if balance is None else balance
     fit = squared_distance(y)
     terms = fit, length(weight), length(ratio * weight)
     iteration = pdhg_iteration(
@@ -99,7 +101,7 @@ def tgv_iteration(
         terms,
         (non_negative() if keep_positive else zero(), zero()),
         x_init=(x, 0 * field),
-        step_sizes=(balance * step, step / balance),
+        step_sizes=scaled_steps(norm, bound, balance, 2),
         optimality=False,
     )
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from pgm_jax.core import safe_divide
@@ -19,7 +20,7 @@ def tv(
     x_init=None,
     norm=None,
     gradient=None,
-    balance=1.0,
+    balance=None,
     *,
     keep_positive: bool = False,
     rtol: Any = 0.0,
@@ -27,14 +28,15 @@ def tv(
     """Computes `argmin_x ||A x - y||^2 / 2 + weight sum ||grad x||_2` (isotropic TV).
 
     The magnitude is that of the gradient vector at each voxel, complex components included. With
-    `K = (A; grad)`, `||K||^2 <= ||A||^2 + ||grad||^2`, tau = 0.99 balance / ||K||, sigma = 0.99 / (balance ||K||)
-    and theta = 1, each step is
+    step = 0.99 / sqrt(1 + ||grad||^2), tau = balance step / ||A||^2, sigma = step / balance and theta = 1, each
+    step is
 
-        p <- (p + sigma (A x_bar - y)) / (1 + sigma)             prox of the conjugate of ||. - y||^2 / 2
-        q <- (q + sigma grad x_bar) / max(1, |.| / weight)       projection on the ball of radius weight
+        p <- (p + sigma (A x_bar - y)) / (1 + sigma)                   prox of the conjugate of ||. - y||^2 / 2
+        q <- (q + sigma ||A||^2 grad x_bar) / max(1, |.| / weight)     projection on the ball of radius weight
         x <- x - tau (A^H p + grad^H q);  x_bar <- 2 x_new - x_old
 
-    Products with A and grad are carried along, so a step costs one A and one A^H and the objective is free.
+    the iteration of `A / ||A||`: the unit of A changes nothing. Products with A and grad are carried along, so a
+    step costs one A and one A^H and the objective is free.
 
     Source: A. Chambolle and T. Pock, A first-order primal-dual algorithm (2011), Algorithm 1.
 
@@ -47,8 +49,8 @@ def tv(
         x_init: start; `A^H y / ||A||^2` by default.
         norm: `operator.norm()` where the caller has it already, as for a vmap over slices.
         gradient: gradient operator; `FiniteDifference` over all but the channel axis by default.
-        balance: ratio of the size of the image to that of the dual variables, about intensity over weight; any
-            positive number converges, a good one several times sooner.
+        balance: ratio of the size of the image to that of the dual variables; any positive number converges, a
+            good one many times sooner. None is `natural_balance`; limited angles want ten times as much or more.
         keep_positive: whether the image, a real one, is kept at or above 0.
         rtol: tolerance of the stopping rule of `run`, or 0 for all steps.
 
@@ -56,6 +58,7 @@ def tv(
         (image, `Trace`): objective as above, residual `||A x - y||`.
     """
     gradient = FiniteDifference(operator.domain.shape) if gradient is None else gradient
+    balance = natural_balance(operator, y, weight) if balance is None else balance
     iteration = regularised_iteration(
         operator, y, gradient, length(weight), x_init, norm, balance, keep_positive=keep_positive
     )
@@ -82,7 +85,7 @@ def regularised_iteration(
         term: the `Functional` f.
         x_init: start; `A^H y / ||A||^2` by default.
         norm: `operator.norm()`, if known.
-        balance: as in `tv`.
+        balance: as in `tv`, a number.
         keep_positive: as in `tv`.
 
     Returns:
@@ -90,14 +93,13 @@ def regularised_iteration(
     """
     norm = operator.norm() if norm is None else norm
     x = safe_divide(operator.adjoint(y), norm**2) if x_init is None else x_init
-    step = (0.99 / jnp.sqrt(norm**2 + transform.norm() ** 2)).astype(jnp.real(x).dtype)
     fit = squared_distance(y)
     iteration = pdhg_iteration(
         stack(operator, transform),
         (fit, term),
         non_negative() if keep_positive else None,
         x_init=x,
-        step_sizes=(balance * step, step / balance),
+        step_sizes=scaled_steps(norm, jnp.sqrt(1 + transform.norm() ** 2), balance, 1),
         optimality=False,
     )
 
@@ -106,3 +108,41 @@ def regularised_iteration(
         return half + term.value(state.products[1]), jnp.sqrt(2 * half)
 
     return iteration._replace(measure=measure)
+
+
+def natural_balance(operator, y, weight):
+    """Computes the ratio of steps near which PDHG converges soonest: `0.3 sqrt(max |A^H y| / weight)`.
+
+    `weight / max |A^H y|` has no unit and is the share of the penalty. The factor is measured: multi-coil MRI at
+    4x and CT of 60 views want 0.2 to 0.4.
+
+    Args:
+        operator: linear operator A.
+        y: measurement.
+        weight: weight of the penalty, or weights, of which the largest counts.
+
+    Returns:
+        Positive real scalar; 1 where the weight or the data are 0.
+    """
+    ratio = safe_divide(jnp.max(jnp.abs(operator.adjoint(y))), jnp.max(jnp.asarray(weight)))
+    # The minimum does not depend on it, and its root has no derivative at 0.
+    return jax.lax.stop_gradient(jnp.where(ratio > 0, 0.3 * jnp.sqrt(ratio), 1.0))
+
+
+def scaled_steps(norm, bound, balance, penalties):
+    """Computes the steps of the primal-dual iteration for `A / ||A||`, in the variables of A.
+
+    The objective over `||A||^2` has the data term of `A / ||A||`, and its dual variables are those of A over
+    `||A||` and of the penalties over `||A||^2`.
+
+    Args:
+        norm: ||A||.
+        bound: bound on the norm of the whole operator with `A / ||A||` in place of A.
+        balance: as in `tv`.
+        penalties: number of penalties.
+
+    Returns:
+        (tau, (sigma of the data, sigma of each penalty)).
+    """
+    square, step = jnp.where(norm > 0, norm**2, 1.0), 0.99 / bound
+    return balance * step / square, (step / balance, *[square * step / balance] * penalties)

@@ -13,6 +13,7 @@ SAMPLERS = {
     "dpmpp_2s": lambda: samplers.dpmpp_2s(),
     "reverse_diffusion": lambda: samplers.reverse_diffusion(),
     "predictor_corrector": lambda: samplers.predictor_corrector(),
+    "ctm": lambda: samplers.ctm(),
 }
 
 GUIDANCE = {
@@ -22,11 +23,27 @@ GUIDANCE = {
     "dps": lambda problem: guides.dps(problem.likelihood),
     "dds": lambda problem: guides.dds(problem.likelihood),
     "dds_consistent": lambda problem: guides.dds(problem.likelihood, keep_noise=False),
+    "pigdm": lambda problem: guides.pigdm(problem.likelihood),
+    "mcg": lambda problem: guides.mcg(problem.likelihood),
+    "diffpir": lambda problem: guides.diffpir(problem.likelihood, 1.0),
+    "ddrm": lambda problem: guides.ddrm(problem.likelihood),
+    "score_mri": lambda problem: guides.score_mri(
+        problem.likelihood, problem.likelihood.operator.norm() ** -2
+    ),
+    "mbir": lambda problem: guides.mbir(problem.likelihood, 0.3, 1.0),
     "known_region": lambda problem: guides.known_region(*problem.known),
+    # With a mask the transform is the identity.
+    "song": lambda problem: guides.song(lambda x: x, lambda v: v, *problem.known, 0.84),
 }
 
 # Samplers that add noise, which only a Normal law allows.
 STOCHASTIC = ("ancestral", "reverse_diffusion", "predictor_corrector")
+# Guidance that renews a part of the noise, likewise; and guidance of problems with a mask alone.
+REFRESHING = ("known_region", "song", "mcg", "ddrm")
+MASKED = ("known_region", "song")
+# Guidance that moves the state, which a score added to the old state does not see.
+MOVES = ("known_region", "song", "mcg", "score_mri")
+ADDING = ("reverse_diffusion", "predictor_corrector")
 DIMENSIONS = (1.0, 8.0, 128.0)
 
 
@@ -88,6 +105,12 @@ def default_cases():
     cases += [Case(prior="mixture", guidance=name) for name in ("exact", "moment_matching", "dps", "dds")]
     cases += [Case("PFGMpp", 128.0, "heun", "exact", "mixture", steps=40)]
     cases += [Case(operator="fourier", guidance=name) for name in ("exact", "moment_matching", "dds")]
+    cases += [Case(guidance=name) for name in ("pigdm", "mcg", "diffpir", "mbir")]
+    cases += [
+        Case(sampler="ctm", guidance="ddrm"),
+        Case(operator="fourier", guidance="score_mri"),
+        Case(operator="mask", guidance="song"),
+    ]
     cases += [
         Case(operator="mask", guidance=name, prior=prior)
         for prior in ("gaussian", "mixture")
@@ -110,6 +133,9 @@ def all_cases():
             if math.isfinite(D) and sampler in STOCHASTIC:
                 continue
             for name in GUIDANCE:
+                # DDRM draws the next state itself, which ctm's step alone lets it do.
+                if (name == "ddrm") != (sampler == "ctm") or (name in MOVES and sampler in ADDING):
+                    continue
                 for prior in ("gaussian", "mixture"):
                     cases += _with_operators(Case(process, D, sampler, name, prior))
     return list(dict.fromkeys(cases))
@@ -118,6 +144,8 @@ def all_cases():
 def _with_operators(case):
     if case.guidance == "none":
         return [case._replace(operator="none")]
-    if case.guidance == "known_region":
-        return [] if math.isfinite(case.D) else [case._replace(operator="mask")]
+    if case.guidance in REFRESHING and math.isfinite(case.D):
+        return []
+    if case.guidance in MASKED:
+        return [case._replace(operator="mask")]
     return [case._replace(operator=name) for name in ("dense", "fourier")]

@@ -12,9 +12,10 @@ from pgm_jax.verify.cases import GUIDANCE, SAMPLERS, build_process, default_case
 from pgm_jax.verify.moments import gaussian_moments, moment_errors
 from pgm_jax.verify.problems import problem
 
-# A few conjugate gradient steps are not affine in the image, so DDS is measured on samples.
-_AFFINE = ("none", "exact", "moment_matching")
-_ONE_DRAW = ("ancestral", "ddim", "heun", "reverse_diffusion")
+# A few conjugate gradient steps are not affine in the image, so DDS is measured on samples, and so is guidance
+# that draws noise of its own beside the sampler's.
+_AFFINE = ("none", "exact", "moment_matching", "pigdm", "score_mri", "ddrm")
+_ONE_DRAW = ("ancestral", "ddim", "heun", "reverse_diffusion", "ctm")
 
 
 def verify(cases=None, samples=1024, seed=0, progress=None):

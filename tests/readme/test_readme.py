@@ -30,10 +30,18 @@ def test_the_shipped_prior_says_who_it_knows(capsys):
     assert "pycortex-s1" in capsys.readouterr().out
 
 
-def test_the_training_example_trains():
+def test_the_posterior_example_beats_its_start(capsys):
     made = {}
     exec(compile(EXAMPLES[3], "README.md", "exec"), made)
-    assert int(made["state"].step) == 20 and len(EXAMPLES) == 4
+    start = made["reconstruction"].cg_sense(made["A"], made["likelihood"].y)[0]
+    error = lambda image: abs(image - made["truth"]).mean()
+    assert error(made["found"].mean) < 0.8 * error(start) and 0 < made["share"] < 1
+
+
+def test_the_training_example_trains():
+    made = {}
+    exec(compile(EXAMPLES[4], "README.md", "exec"), made)
+    assert int(made["state"].step) == 20 and len(EXAMPLES) == 5
 
 
 @pytest.mark.parametrize("room", re.findall(r"^\| `(\w+)`", README, re.MULTILINE))

@@ -7,10 +7,10 @@ import pytest
 from flax import struct
 
 from pgm_jax import operators as op
+from pgm_jax.operators.subset_order import subset_order
 from pgm_jax.reconstruction.art import art
 from pgm_jax.reconstruction.sart import sart
 from pgm_jax.reconstruction.sirt import sirt
-from pgm_jax.reconstruction.subset_order import subset_order
 
 
 class Views(op.LinearOperator):

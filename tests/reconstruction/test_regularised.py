@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pgm_jax import operators as op
+from pgm_jax.data import shepp_logan
 from pgm_jax.operators.wavelet import Wavelet
 from pgm_jax.reconstruction import functionals as fn
 from pgm_jax.reconstruction.admm import admm
@@ -218,3 +219,25 @@ def test_they_pass_jit_vmap_and_grad_in_single_precision():
         total = jax.jit(lambda w, solve=solve: jnp.sum(jnp.abs(solve(y, w)) ** 2))
         slope = jax.jit(jax.grad(total))(0.05)
         np.testing.assert_allclose(slope, (total(0.052) - total(0.048)) / 0.004, rtol=0.05, err_msg=name)
+
+
+@pytest.mark.parametrize("method", [tv, tgv])
+def test_the_unit_of_the_operator_changes_nothing(method, x64):
+    """A in other units, y with it and the weight by their square: the same images, step by step."""
+    a, y = _scan()
+    image, trace = method(a, y, 0.3, 40)
+    scaled, other = method(100.0 * a, 100.0 * y, 0.3 * 100.0**2, 40)
+    np.testing.assert_allclose(scaled, image, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(other.objective, 1e4 * trace.objective, rtol=1e-6)
+
+
+def test_tv_of_ct_in_mm_is_near_its_minimum_after_two_hundred_steps():
+    """60 views of a phantom, ||A|| about 70: with A and its penalty in one step size it was 60 % above."""
+    truth = shepp_logan((64, 64)).array[0]
+    a = op.ParallelBeam(op.ImageGrid((64, 64)), op.Parallel(np.arange(60) * np.pi / 60, 95))
+    y = a(truth)
+    norm = a.norm()
+    for weight in (1.0, 10.0):
+        least = float(tv(a, y, weight, 4000, norm=norm)[1].objective[-1])
+        found = float(tv(a, y, weight, 200, norm=norm)[1].objective[-1])
+        assert least <= found * (1 + 1e-4) and found < 1.03 * least, (weight, found / least)

@@ -71,6 +71,14 @@ def test_default_cases_are_valid_and_all_cases_hold_them():
         verify.run_case(verify.Case(process="GenPhys"), samples=16)
 
 
+def test_every_guidance_has_a_row_where_it_is_valid():
+    default, every = verify.default_cases(), verify.all_cases()
+    assert {case.guidance for case in default} == set(verify.cases.GUIDANCE)
+    for case in every:
+        assert (case.guidance == "ddrm") == (case.sampler == "ctm")
+        assert math.isinf(case.D) or case.guidance not in ("mcg", "song", "ddrm", "known_region")
+
+
 def test_start_level_is_reached_by_every_process():
     assert float(VP().ratio(0.9999)) > 80
 

@@ -33,12 +33,8 @@ def subset_order(count: int, order: str = "golden") -> np.ndarray:
         positions = np.mod(index * (np.sqrt(5) - 1) / 2, 1.0)
         return np.argsort(np.argsort(positions)).astype(np.int32)
     if order == "herman_meyer":
-        reversed_index, rest, weight = np.zeros(count, int), index, count
-        for prime in _prime_factors(count):
-            weight //= prime
-            reversed_index += weight * (rest % prime)
-            rest = rest // prime
-        return reversed_index.astype(np.int32)
+        # Reversing the digits of an index is transposing an array with one axis a digit.
+        return index.reshape(_prime_factors(count)).T.ravel().astype(np.int32)
     raise ValueError(f'order must be "golden", "herman_meyer" or "sequential", got {order!r}')
 
 

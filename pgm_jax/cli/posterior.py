@@ -1,0 +1,231 @@
+"""`pgm reconstruct --prior`: posterior draws of every slice with a report, resumed after a kill."""
+
+import hashlib
+import io
+import json
+import shutil
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgm_jax.data import whole_file
+from pgm_jax.operators import GaussianLikelihood
+from pgm_jax.priors import load_prior
+from pgm_jax.reconstruction import GUIDES, cg_sense, fbp, posterior
+from pgm_jax.report import Panel, comparison_figure, html_report
+
+# From the start image's errors to below the noise, in units of the prior; of `pgm demo`.
+_LEVELS = {"sigma_max": 1.0, "sigma_min": 0.005}
+_CG_STEPS = 8
+# Variance that DDS and DiffPIR give the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
+_TRUST = 2.5
+
+
+class PriorRequest(NamedTuple):
+    """What `--prior` and its options asked for.
+
+    Attributes:
+        name: shipped prior or file.
+        noise_std: noise of the data, per real component and in their unit.
+        draws: posterior draws of each slice.
+        seed: seed of the draws.
+        scale: value of the image that is 1 for the prior, or None for the 99.5th percentile of the start image.
+    """
+
+    name: str
+    noise_std: float | None
+    draws: int
+    seed: int
+    scale: float | None
+
+
+class Drawn(NamedTuple):
+    """Posterior of all slices, in the units of the data.
+
+    Attributes:
+        starts: list of the first images, (height, width, 1).
+        means: list of (height, width, 1).
+        stds: list of (height, width, 1), real.
+        scale: value of the image that was 1 for the prior.
+        seconds: seconds of each slice; the first holds the compilation, 0 for one that was resumed.
+    """
+
+    starts: list
+    means: list
+    stds: list
+    scale: float
+    seconds: list
+
+
+def draw_slices(request, scan, steps, console) -> Drawn:
+    """Draws from the posterior of each slice.
+
+    A finished slice is kept in `OUT/.parts` until all are done, so a killed run goes on with the next one.
+
+    Args:
+        request: `reconstruct.Request` with a `PriorRequest`.
+        scan: `reconstruction.Scan`.
+        steps: sampler steps.
+        console: rich console.
+
+    Returns:
+        `Drawn`.
+
+    Raises:
+        ValueError: for a method, scan, noise or scale that do not fit.
+    """
+    asked = request.prior
+    prior = load_prior(asked.name)
+    _require(request, scan)
+    slices = [one for problem in scan.problems for one in _slices(problem)]
+    starts = [_first_image(operator, y, request) for operator, y in slices]
+    scale = asked.scale or float(np.percentile(np.abs(np.stack(starts)), 99.5))
+    kept, key = _Kept(request, steps, scale), jax.random.key(asked.seed)
+    console.print(
+        f"{request.method} with {asked.name}: {len(slices)} slices, {asked.draws} draws of {steps} steps; "
+        f"{scale:.4g} in the image is 1 for the prior ({prior.card['unit']})"
+    )
+    means, stds, seconds = [], [], []
+    for number, ((operator, y), start) in enumerate(zip(slices, starts, strict=True)):
+        begun, found = time.perf_counter(), kept.load(number)
+        if found is None:
+            likelihood = GaussianLikelihood.create(operator, y / scale, asked.noise_std / scale)
+            found = posterior(
+                jax.random.fold_in(key, number),
+                prior,
+                likelihood,
+                method=request.method,
+                steps=steps,
+                draws=asked.draws,
+                start=jnp.asarray(start / scale),
+                **_LEVELS,
+                **_options(request.method),
+            )
+            found = [np.asarray(found.mean) * scale, np.asarray(found.std) * scale]
+            kept.save(number, found)
+        seconds.append(time.perf_counter() - begun)
+        means.append(found[0])
+        stds.append(found[1])
+        _say(console, number, seconds, len(slices))
+    kept.clear()
+    return Drawn(starts, means, stds, scale, seconds)
+
+
+def write_report(path, request, drawn, steps, facts) -> None:
+    """Writes the HTML report: first image, mean and standard deviation of up to four slices, and what was asked.
+
+    Args:
+        path: file.
+        request: `reconstruct.Request` with a `PriorRequest`.
+        drawn: `Drawn`.
+        steps: sampler steps of a draw.
+        facts: further rows of the table.
+    """
+    count = len(drawn.means)
+    shown = sorted({round(k * (count - 1) / 3) for k in range(4)}) if count > 1 else [0]
+    magnitudes = {
+        k: [np.abs(part[k])[..., 0] for part in (drawn.starts, drawn.means, drawn.stds)] for k in shown
+    }
+    brightest = max(float(np.percentile(mean, 99.8)) for _, mean, _ in magnitudes.values())
+    widest = max(float(np.percentile(std, 99.8)) for _, _, std in magnitudes.values())
+    rows = [
+        [
+            Panel(start, "first image", (0, brightest)),
+            Panel(mean, "posterior mean", (0, brightest)),
+            Panel(std, "standard deviation", (0, widest), "magma"),
+        ]
+        for start, mean, std in magnitudes.values()
+    ]
+    picture = io.BytesIO()
+    comparison_figure(rows, picture, [f"slice {k}" for k in shown], f"{request.method}, {request.prior.name}")
+    about = {"method": request.method, "steps": steps, **request.prior._asdict(), **facts, "slices": count}
+    warning = (
+        "Research software, not a medical device. Structures may come from the prior and not from the data."
+    )
+    caption = "As stored, first row at the top; grey values and standard deviation in units of the image."
+    page = html_report("Posterior reconstruction", [(caption, picture.getvalue())], about, warning)
+    with whole_file(path, overwrite=True) as out:
+        out.write(page.encode())
+
+
+def _require(request, scan):
+    asked, kinds = request.prior, {problem.kind for problem in scan.problems}
+    if request.method not in GUIDES:
+        raise ValueError(
+            f"{request.method} takes no --prior: use one of {', '.join(GUIDES)}, or leave it out"
+        )
+    if not kinds <= {"mri", "planar"} or len(scan.problems[0].operator.domain.shape) != 3:
+        raise ValueError("--prior draws slices of MRI and of parallel or fan-beam CT: use a classical method")
+    if asked.noise_std is None or not asked.noise_std > 0:
+        raise ValueError(
+            "--prior needs --noise-std: the data's noise per real component, above 0, in their unit"
+        )
+    if asked.draws < 1:
+        raise ValueError(f"--draws {asked.draws}: ask for at least 1")
+    if asked.scale is not None and not asked.scale > 0:
+        raise ValueError(
+            f"--scale {asked.scale:g}: give the positive value of the image that is 1 for the prior"
+        )
+
+
+def _slices(problem):
+    """Problems of one image each: the slices of a planar scan are the channels of its operator."""
+    if problem.kind == "mri":
+        return [(problem.operator, problem.y)]
+    one = problem.operator.replace(channels=1)
+    return [(one, problem.y[..., k : k + 1]) for k in range(problem.y.shape[-1])]
+
+
+def _first_image(operator, y, request):
+    if hasattr(operator, "maps"):
+        return np.asarray(cg_sense(operator, y, _CG_STEPS)[0])
+    return np.asarray(fbp(operator, y, request.options.window))
+
+
+def _annealed(process, t):
+    return _TRUST * process.sigma(t) ** 2
+
+
+def _options(method):
+    return {"gamma": _annealed} if method == "dds" else {}
+
+
+def _say(console, number, seconds, count):
+    if number == 1 or (number == 0 and count == 1):
+        left = seconds[-1] * (count - number - 1)
+        console.print(f"slice {number}: {seconds[-1]:.1f} s, about {left:.0f} s left")
+
+
+class _Kept:
+    """Finished slices of a request, told apart by everything that changes the numbers."""
+
+    def __init__(self, request, steps, scale):
+        source = request.source.stat()
+        told = [
+            str(request.source.resolve()),
+            source.st_size,
+            source.st_mtime_ns,
+            request.method,
+            steps,
+            scale,
+        ]
+        told += [str(request.geometry), request.footprint, request.units, *request.prior, *request.options]
+        self.root = request.out / ".parts"
+        self.folder = self.root / hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+
+    def load(self, number):
+        path = self.folder / f"{number:05d}.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays["mean"], arrays["std"]]
+
+    def save(self, number, found):
+        with whole_file(self.folder / f"{number:05d}.npz", overwrite=True) as out:
+            np.savez(out, mean=found[0], std=found[1])
+
+    def clear(self):
+        shutil.rmtree(self.root, ignore_errors=True)
