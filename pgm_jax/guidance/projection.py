@@ -2,9 +2,6 @@
 
 A projection of the next state `x_s = alpha x0 + sigma noise` on noised data `alpha y + sigma A z` is a
 projection of x0 on y and of the noise on A z, whatever s the sampler goes to: that is how they are written.
-The sampler must build the next state from the estimate, as `ancestral`, `ddim`, `heun` and `dpmpp_2m` do; a step
-that adds a score to the state it was given (`langevin`, `predictor_corrector`, `reverse_diffusion`) does not see
-the move.
 """
 
 import jax.numpy as jnp

@@ -57,13 +57,14 @@ class ConjugateGradients(NamedTuple):
     norm: Callable
 
 
-def conjugate_gradient_steps(matvec, b, x_init=None) -> ConjugateGradients:
+def conjugate_gradient_steps(matvec, b, x_init=None, among=None) -> ConjugateGradients:
     """Prepares conjugate gradients on `M x = b` for a loop of the caller's; see `conjugate_gradient`.
 
     Args:
         matvec: Hermitian positive (semi)definite map, from and to arrays like b.
         b: right-hand side, a real or complex array or a pytree of them.
         x_init: start, like b; zero by default.
+        among: what b is a difference of, like b: steps end at its rounding error, which b may be no more than.
 
     Returns:
         `ConjugateGradients`.
@@ -73,8 +74,9 @@ def conjugate_gradient_steps(matvec, b, x_init=None) -> ConjugateGradients:
     # The system is solved in units of its first residual, so that squares in reverse mode stay in range.
     size = jax.lax.stop_gradient(jnp.sqrt(tree_inner(residual, residual)))
     size = jnp.where(size > 0, size, 1.0)
+    floor = _rounding(b) if among is None else jnp.maximum(_rounding(b), _rounding(among))
+    floor = jax.lax.stop_gradient(floor) / size**2
     residual = jax.tree.map(lambda leaf: leaf / size, residual)
-    floor = jax.lax.stop_gradient(_rounding(b)) / size**2
     return ConjugateGradients(
         (jax.tree.map(jnp.zeros_like, residual), residual, residual, tree_inner(residual, residual)),
         lambda state: _step(matvec, floor, state),
@@ -85,7 +87,7 @@ def conjugate_gradient_steps(matvec, b, x_init=None) -> ConjugateGradients:
     )
 
 
-def conjugate_gradient(matvec, b, x_init=None, *, steps: int):
+def conjugate_gradient(matvec, b, x_init=None, *, steps: int, among=None):
     """Runs a fixed number of conjugate gradient steps on `M x = b`.
 
     One `lax.scan`; reverse mode differentiates the steps themselves.
@@ -95,11 +97,12 @@ def conjugate_gradient(matvec, b, x_init=None, *, steps: int):
         b: right-hand side, a real or complex array or a pytree of them.
         x_init: start, like b; zero by default.
         steps: number of applications of `matvec` (one more with `x_init`).
+        among: as in `conjugate_gradient_steps`.
 
     Returns:
         (x, norms): the solution like b, and the residual norm `||b - M x||` after each step, real (steps,).
     """
-    cg = conjugate_gradient_steps(matvec, b, x_init)
+    cg = conjugate_gradient_steps(matvec, b, x_init, among)
 
     def body(state, _):
         state = cg.step(state)

@@ -204,13 +204,15 @@ def proximal_point(normal, right, variance, v, gamma, steps: int, x_init=None):
     scale = variance + jnp.max(gamma)
     root = jnp.sqrt(safe_divide(gamma, scale))
     shrink = safe_divide(variance, scale)
-    b = root * as_kind(right - normal(v), v)
+    towards = as_kind(right, v)
+    b = root * (towards - as_kind(normal(v), v))
     start = None if x_init is None else safe_divide(x_init - v, root)
 
     def matvec(u):
         return shrink * u + root * as_kind(normal(root * u), v)
 
-    u, _ = conjugate_gradient(matvec, b, start, steps=steps)
+    # Where v fits the data already, b is rounding, and further steps would walk the null space of W.
+    u, _ = conjugate_gradient(matvec, b, start, steps=steps, among=root * towards)
     return v + root * u
 
 

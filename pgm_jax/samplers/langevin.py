@@ -12,6 +12,11 @@ def _score(process, current, t):
     return process.law.score(current.noise, process.sigma(t))
 
 
+def _seen(process, current, t, x):
+    """The state that the estimate stands for: x itself, unless a guidance has moved it."""
+    return process.mix(current, t).astype(x.dtype)
+
+
 def _unit(key, process, x):
     return process.law.sample(key, x.shape, x.dtype)
 
@@ -41,8 +46,9 @@ def langevin(steps=5, step_size=2e-5, sigma_last=0.01):
             x, guidance = carry
             key_estimate, key_noise = jax.random.split(key)
             current, guidance = estimate(key_estimate, x, t, guidance)
-            x = x + a * _score(process, current, t) + jnp.sqrt(2 * a) * _unit(key_noise, process, x)
-            return (x, guidance), None
+            drift = a * _score(process, current, t)
+            x = _seen(process, current, t, x) + drift + jnp.sqrt(2 * a) * _unit(key_noise, process, x)
+            return (x.astype(carry[0].dtype), guidance), None
 
         carry, _ = jax.lax.scan(iterate, (state.x, state.guidance), jax.random.split(key_chain, steps))
 
@@ -75,7 +81,7 @@ def reverse_diffusion():
         current, guidance = estimate(key_estimate, state.x, t, state.guidance)
         a = safe_divide(process.alpha(t), process.alpha(s))
         g2 = (process.sigma(t) - a * process.sigma(s)) * (process.sigma(t) + a * process.sigma(s))
-        mean = (2 - a) * state.x + g2 * _score(process, current, t)
+        mean = (2 - a) * _seen(process, current, t, state.x) + g2 * _score(process, current, t)
         noise = jnp.where(process.sigma(s) > 0, jnp.sqrt(g2), 0.0) * _unit(key_noise, process, state.x)
         return state._replace(x=(mean + noise).astype(state.x.dtype), guidance=guidance)
 
@@ -100,9 +106,10 @@ def euler_maruyama(noise=1.0):
         key_estimate, key_noise = jax.random.split(key)
         current, guidance = estimate(key_estimate, state.x, t, state.guidance)
         f, g2 = process.sde(t)
-        drift = f * state.x - 0.5 * (1 + noise**2) * g2 * _score(process, current, t)
+        x = _seen(process, current, t, state.x)
+        drift = f * x - 0.5 * (1 + noise**2) * g2 * _score(process, current, t)
         spread = noise * jnp.sqrt(jnp.maximum(g2 * (t - s), 0.0))
-        x = state.x + drift * (s - t) + spread * _unit(key_noise, process, state.x)
+        x = x + drift * (s - t) + spread * _unit(key_noise, process, state.x)
         return state._replace(x=x.astype(state.x.dtype), guidance=guidance)
 
     return Sampler(empty, step)
@@ -135,7 +142,8 @@ def predictor_corrector(predictor=None, steps=1, snr=0.16):
             current, guidance = estimate(key_estimate, x, t, guidance)
             score, z = _score(process, current, t), _unit(key_noise, process, x)
             a = 2 * scale * snr**2 * safe_divide(squared_norm(z), squared_norm(score))
-            return ((x + a * score + jnp.sqrt(2 * a) * z).astype(x.dtype), guidance), None
+            x_new = _seen(process, current, t, x) + a * score + jnp.sqrt(2 * a) * z
+            return (x_new.astype(x.dtype), guidance), None
 
         carry, _ = jax.lax.scan(iterate, (state.x, state.guidance), jax.random.split(key_chain, steps))
         state = state._replace(x=carry[0], guidance=carry[1])

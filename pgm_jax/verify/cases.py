@@ -41,9 +41,6 @@ STOCHASTIC = ("ancestral", "reverse_diffusion", "predictor_corrector")
 # Guidance that renews a part of the noise, likewise; and guidance of problems with a mask alone.
 REFRESHING = ("known_region", "song", "mcg", "ddrm")
 MASKED = ("known_region", "song")
-# Guidance that moves the state, which a score added to the old state does not see.
-MOVES = ("known_region", "song", "mcg", "score_mri")
-ADDING = ("reverse_diffusion", "predictor_corrector")
 DIMENSIONS = (1.0, 8.0, 128.0)
 
 
@@ -134,7 +131,7 @@ def all_cases():
                 continue
             for name in GUIDANCE:
                 # DDRM draws the next state itself, which ctm's step alone lets it do.
-                if (name == "ddrm") != (sampler == "ctm") or (name in MOVES and sampler in ADDING):
+                if (name == "ddrm") != (sampler == "ctm"):
                     continue
                 for prior in ("gaussian", "mixture"):
                     cases += _with_operators(Case(process, D, sampler, name, prior))

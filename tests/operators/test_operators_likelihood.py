@@ -115,6 +115,17 @@ def test_prox_at_the_ends_of_gamma_and_noise(x64):
     np.testing.assert_allclose(projected.ravel(), nearest, atol=1e-8)
 
 
+def test_prox_without_noise_stays_at_data_that_are_fitted_already():
+    """The right-hand side is then rounding, which steps without an end would follow through the null space."""
+    matrix = jax.random.normal(jax.random.key(0), (12, 40))
+    v = jax.random.normal(jax.random.key(1), (40,))
+    likelihood = op.GaussianLikelihood(op.Matrix(matrix), matrix @ v, 0.0)
+    once = likelihood.prox(v, 1.0, 400)
+    again = likelihood.prox(once, 1.0, 400)
+    np.testing.assert_allclose(once, v, atol=1e-4)
+    np.testing.assert_allclose(again, v, atol=1e-4)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("complex_values", [False, True])
 def test_solve_is_the_dense_inverse_of_the_data_covariance(complex_values, weights, x64):

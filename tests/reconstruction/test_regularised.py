@@ -207,7 +207,7 @@ def test_they_pass_jit_vmap_and_grad_in_single_precision():
     sense = op.Sense(maps, op.random_mask(0, width, 2, 0.25))
     y = sense(jnp.asarray(_draw(0, height, width, 1, complex_values=True), jnp.complex64))
     solvers = {
-        "tgv": lambda y, w: tgv(sense, y, w, 15, norm=1.0)[0],
+        "tgv": lambda y, w: tgv(sense, y, w, 15, norm=1.0, balance=3.0)[0],
         "wavelet": lambda y, w: wavelet_cs(
             sense, y, w, 15, norm=1.0, wavelet=Wavelet((8, 8, 1), "haar", 2), key=jax.random.key(0)
         )[0],
