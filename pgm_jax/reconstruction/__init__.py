@@ -54,7 +54,7 @@ from pgm_jax.reconstruction.scans import Problem as Problem, Scan as Scan, proje
 from pgm_jax.reconstruction.sense import g_factor as g_factor, gridding as gridding, unalias as unalias
 from pgm_jax.reconstruction.sirt import sirt as sirt, sirt_iteration as sirt_iteration
 from pgm_jax.reconstruction.tgv import tgv as tgv, tgv_iteration as tgv_iteration
-from pgm_jax.reconstruction.tv import tv as tv
+from pgm_jax.reconstruction.tv import natural_balance as natural_balance, tv as tv
 from pgm_jax.reconstruction.wavelet_cs import (
     wavelet_cs as wavelet_cs,
     wavelet_cs_iteration as wavelet_cs_iteration,

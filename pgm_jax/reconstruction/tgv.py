@@ -92,7 +92,7 @@ def tgv_iteration(
     norm = operator.norm() if norm is None else norm
     x = safe_divide(operator.adjoint(y), norm**2) if x_init is None else x_init
     field = jnp.ones(bend.domain.shape, x.dtype)
-    bound = _norm_bound(1.0, gradient.norm(), bend.norm())
+    penalised = _norm_bound(gradient.norm(), bend.norm())
     balance = natural_balance(operator, y, weight) if balance is None else balance
     fit = squared_distance(y)
     terms = fit, length(weight), length(ratio * weight)
@@ -101,7 +101,7 @@ def tgv_iteration(
         terms,
         (non_negative() if keep_positive else zero(), zero()),
         x_init=(x, 0 * field),
-        step_sizes=scaled_steps(norm, bound, balance, 2),
+        step_sizes=scaled_steps(norm, penalised, balance, 2),
         optimality=False,
     )
 
@@ -112,7 +112,7 @@ def tgv_iteration(
     return iteration._replace(image=lambda state: state.x[0], measure=measure)
 
 
-def _norm_bound(a, g, e):
-    """Bounds the norm of `[[A, 0], [grad, -I], [0, E]]` by that of the matrix of the norms of its blocks."""
-    top, bottom = a**2 + g**2, 1 + e**2
+def _norm_bound(g, e):
+    """Bounds the norm of `[[grad, -I], [0, E]]` by that of the matrix of the norms of its blocks."""
+    top, bottom = g**2, 1 + e**2
     return jnp.sqrt(0.5 * (top + bottom + jnp.sqrt((top - bottom) ** 2 + 4 * g**2)))

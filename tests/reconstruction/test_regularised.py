@@ -231,13 +231,11 @@ def test_the_unit_of_the_operator_changes_nothing(method, x64):
     np.testing.assert_allclose(other.objective, 1e4 * trace.objective, rtol=1e-6)
 
 
-def test_tv_of_ct_in_mm_is_near_its_minimum_after_two_hundred_steps():
-    """60 views of a phantom, ||A|| about 70: with A and its penalty in one step size it was 60 % above."""
+def test_tv_of_ct_in_mm_is_near_its_minimum_after_a_hundred_steps():
+    """60 views of a phantom, ||A|| about 70: with one step size for A and the gradient it was 60 % above."""
     truth = shepp_logan((64, 64)).array[0]
     a = op.ParallelBeam(op.ImageGrid((64, 64)), op.Parallel(np.arange(60) * np.pi / 60, 95))
-    y = a(truth)
-    norm = a.norm()
+    y, norm = a(truth), a.norm()
     for weight in (1.0, 10.0):
-        least = float(tv(a, y, weight, 4000, norm=norm)[1].objective[-1])
-        found = float(tv(a, y, weight, 200, norm=norm)[1].objective[-1])
-        assert least <= found * (1 + 1e-4) and found < 1.03 * least, (weight, found / least)
+        objective = tv(a, y, weight, 1200, norm=norm)[1].objective
+        assert objective[-1] <= objective[99] < 1.03 * objective[-1], (weight, objective[99] / objective[-1])
