@@ -20,7 +20,7 @@ def test_the_pair_holds_the_same_cells(script):
 
 
 @pytest.mark.notebook
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_notebook_runs_within_90_seconds(script):
     import jupytext
