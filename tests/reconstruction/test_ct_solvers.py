@@ -14,7 +14,7 @@ from pgm_jax.reconstruction.lsqr import lsqr
 from pgm_jax.reconstruction.sart import sart
 from pgm_jax.reconstruction.sirt import sirt
 from pgm_jax.reconstruction.tgv import tgv
-from pgm_jax.reconstruction.tv import tv
+from pgm_jax.reconstruction.tv import natural_balance, tv
 
 pytestmark = pytest.mark.slow
 SIZE = 32
@@ -79,7 +79,8 @@ def test_directional_weights_help_over_a_limited_angle():
     angles = np.deg2rad(np.arange(-25, 25, 3))
     beam, directions = _beam(angles), np.array([0.0, np.pi / 2])
     y, norm = beam(_phantom()), beam.norm()
-    solve = jax.jit(lambda w: anisotropic_tv(beam, y, w, directions, 800, norm=norm)[0])
+    longer = lambda w: 10 * natural_balance(beam, y, w)
+    solve = jax.jit(lambda w: anisotropic_tv(beam, y, w, directions, 800, norm=norm, balance=longer(w))[0])
     best = lambda relative: min(_error(solve(jnp.asarray(relative) * w)) for w in (0.03, 0.1, 0.3))
     equal = best(np.ones(2))
     directed, crosswise = best(coverage_weights(angles, directions, 0.1)), best(np.array([0.1, 1.0]))
