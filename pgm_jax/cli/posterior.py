@@ -20,7 +20,7 @@ from pgm_jax.report import Panel, comparison_figure, html_report
 # From the start image's errors to below the noise, in units of the prior; of `pgm demo`.
 _LEVELS = {"sigma_max": 1.0, "sigma_min": 0.005}
 _CG_STEPS = 8
-# Variance that DDS and DiffPIR give the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
+# Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
 _TRUST = 2.5
 
 
@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
         means: list of (height, width, 1).
         stds: list of (height, width, 1), real.
         scale: value of the image that was 1 for the prior.
-        seconds: seconds of each slice; the first holds the compilation, 0 for one that was resumed.
+        seconds: seconds of each slice; the first holds the compilation, a resumed one almost none.
     """
 
     starts: list
@@ -79,11 +79,11 @@ def draw_slices(request, scan, steps, console) -> Drawn:
     """
     asked = request.prior
     prior = load_prior(asked.name)
-    _require(request, scan)
+    _require(request, scan, prior)
     slices = [one for problem in scan.problems for one in _slices(problem)]
     starts = [_first_image(operator, y, request) for operator, y in slices]
     scale = asked.scale or float(np.percentile(np.abs(np.stack(starts)), 99.5))
-    kept, key = _Kept(request, steps, scale), jax.random.key(asked.seed)
+    kept, key = _Kept(request, steps, scale, starts, prior), jax.random.key(asked.seed)
     console.print(
         f"{request.method} with {asked.name}: {len(slices)} slices, {asked.draws} draws of {steps} steps; "
         f"{scale:.4g} in the image is 1 for the prior ({prior.card['unit']})"
@@ -151,7 +151,7 @@ def write_report(path, request, drawn, steps, facts) -> None:
         out.write(page.encode())
 
 
-def _require(request, scan):
+def _require(request, scan, prior):
     asked, kinds = request.prior, {problem.kind for problem in scan.problems}
     if request.method not in GUIDES:
         raise ValueError(
@@ -159,6 +159,12 @@ def _require(request, scan):
         )
     if not kinds <= {"mri", "planar"} or len(scan.problems[0].operator.domain.shape) != 3:
         raise ValueError("--prior draws slices of MRI and of parallel or fan-beam CT: use a classical method")
+    complex_prior = prior.card["network"][1].get("channels") == 2
+    if complex_prior != jnp.issubdtype(scan.problems[0].operator.domain.dtype, jnp.complexfloating):
+        kinds = ("complex", "real") if complex_prior else ("real", "complex")
+        raise ValueError(
+            f"{asked.name} knows {kinds[0]} images and this scan has {kinds[1]} ones: use another prior"
+        )
     if asked.noise_std is None or not asked.noise_std > 0:
         raise ValueError(
             "--prior needs --noise-std: the data's noise per real component, above 0, in their unit"
@@ -202,19 +208,13 @@ def _say(console, number, seconds, count):
 class _Kept:
     """Finished slices of a request, told apart by everything that changes the numbers."""
 
-    def __init__(self, request, steps, scale):
-        source = request.source.stat()
-        told = [
-            str(request.source.resolve()),
-            source.st_size,
-            source.st_mtime_ns,
-            request.method,
-            steps,
-            scale,
-        ]
-        told += [str(request.geometry), request.footprint, request.units, *request.prior, *request.options]
+    def __init__(self, request, steps, scale, starts, prior):
+        # The first images stand for the data and the geometry.
+        told = hashlib.sha256(json.dumps([request.method, steps, scale, *request.prior, prior.text]).encode())
+        for array in (*starts, *jax.tree.leaves(prior.params)):
+            told.update(np.asarray(array).tobytes())
         self.root = request.out / ".parts"
-        self.folder = self.root / hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+        self.folder = self.root / told.hexdigest()[:16]
 
     def load(self, number):
         path = self.folder / f"{number:05d}.npz"

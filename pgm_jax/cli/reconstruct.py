@@ -55,6 +55,8 @@ def run_reconstruct(request: Request) -> None:
     if not request.options.weight > 0:
         raise ValueError(f"--weight {request.options.weight:g}: give a positive number")
     writable(request.out / "reconstruct.json")
+    if request.water is not None and not request.water > 0:
+        raise ValueError(f"--water {request.water}: give the attenuation of water in 1/mm, about 0.02")
     if request.steps is not None and request.steps < 1:
         raise ValueError(f"--steps {request.steps}: give at least 1")
     scan, begun = read_scan(request), time.perf_counter()
@@ -187,8 +189,6 @@ def _in_units(volume, water):
     """Attenuation in Hounsfield units, `1000 (mu / water - 1)`, where water's is given."""
     if water is None:
         return volume
-    if not water > 0:
-        raise ValueError(f"--water {water}: give the attenuation of water in 1/mm, about 0.02")
     array = (1000 * (volume.array / water - 1)).astype(np.float32)
     return volume._replace(array=array, units="HU")
 

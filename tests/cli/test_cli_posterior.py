@@ -66,6 +66,20 @@ def test_draws_are_written_and_an_interrupted_run_goes_on(scan, tmp_path, monkey
     np.testing.assert_array_equal(np.load(tmp_path / "parts/image.npy"), image)
 
 
+def test_a_prior_of_complex_images_is_refused_for_ct(tmp_path, capsys):
+    """Before anything is drawn, and so is a wrong attenuation of water."""
+    angles = {"unit": "degrees", "start": 0, "stop": 180, "count": 6}
+    image = {"shape": [8, 8], "spacing": [2.0, 2.0]}
+    geometry = {"geometry": "parallel", "angles": angles, "bins": 11, "spacing": 2.0, "image": image}
+    (tmp_path / "ct.json").write_text(json.dumps(geometry))
+    np.save(tmp_path / "scan.npy", np.ones((6, 1, 11), np.float32))
+    argv = words(tmp_path / "scan.npy", tmp_path / "out", "--geometry", tmp_path / "ct.json", *PRIOR)
+    for more, line in (([], "knows complex images"), (["--water", "0"], "--water 0")):
+        assert cli.main([*argv, *more]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("pgm: ") and err.count("\n") == 1 and line in err, err
+
+
 @pytest.mark.parametrize(
     ("more", "method", "line"),
     [
