@@ -94,6 +94,7 @@ from pgm_jax.operators.proximal import (
 )
 from pgm_jax.operators.roughness import Quadratic as Quadratic, RelativeDifference as RelativeDifference
 from pgm_jax.operators.sense import Sense as Sense
+from pgm_jax.operators.slices import EachSlice as EachSlice
 from pgm_jax.operators.spectral import Spectral as Spectral, spectral as spectral
 from pgm_jax.operators.subset_order import subset_order as subset_order
 from pgm_jax.operators.symmetrised import SymmetrisedGradient as SymmetrisedGradient

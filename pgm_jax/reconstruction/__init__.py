@@ -55,6 +55,11 @@ from pgm_jax.reconstruction.sense import g_factor as g_factor, gridding as gridd
 from pgm_jax.reconstruction.sirt import sirt as sirt, sirt_iteration as sirt_iteration
 from pgm_jax.reconstruction.tgv import tgv as tgv, tgv_iteration as tgv_iteration
 from pgm_jax.reconstruction.tv import natural_balance as natural_balance, tv as tv
+from pgm_jax.reconstruction.volume import (
+    VOLUME_METHODS as VOLUME_METHODS,
+    Progress as Progress,
+    posterior_volume as posterior_volume,
+)
 from pgm_jax.reconstruction.wavelet_cs import (
     wavelet_cs as wavelet_cs,
     wavelet_cs_iteration as wavelet_cs_iteration,

@@ -22,4 +22,5 @@ from pgm_jax.samplers.ode import (
     dpmpp_2s as dpmpp_2s,
     heun as heun,
 )
+from pgm_jax.samplers.parts import sample_in_parts as sample_in_parts
 from pgm_jax.samplers.pfgm import pfgm_ode as pfgm_ode

@@ -52,15 +52,29 @@ def sample_one(
             one voxel and falls in another; when neither `shape` nor `x_init` is given; and whatever the
             process, its noise law, the sampler or the guidance refuse, with the reason.
     """
+    walk, start, steps = build_walk(
+        key, sampler, denoise, process, grid, shape, x_init, cond, x1, guidance, dtype, trace
+    )
+    state, traced = walk(start, jnp.arange(steps))
+    return state.x if trace is None else (state.x, traced)
+
+
+def build_walk(
+    key, sampler, denoise, process, grid, shape, x_init, cond, x1, guidance, dtype, trace=None, begin=True
+):
+    """Builds the scan of `sample_one` over any run of its steps; arguments as there.
+
+    Returns:
+        `(walk, start, steps)`: `walk(state, numbers of steps) -> (state, traced)`, the first state (None without
+        `begin`) and the number of steps of the grid.
+    """
     grid, rising = _checked(grid)
     sampler.check(process, grid)
     estimator = lift(process, denoise, x1)
     if guidance is not None:
         estimator = guidance(estimator)
-    x = _start(key, process, grid[0], shape, x_init, x1, dtype)
+    x = _start(key, process, grid[0], shape, x_init, x1, dtype) if begin else None
     estimate = functools.partial(_estimate, estimator, cond)
-    real = jnp.finfo(x.dtype).dtype
-    times = jnp.asarray(grid, real)
 
     def down(key, state, t, s):
         return sampler.step(key, process, estimate, state, t, s)
@@ -68,17 +82,19 @@ def sample_one(
     def up(key, state, t, s):
         return state._replace(x=process.renoise(key, state.x, t, s))
 
-    def body(state, inputs):
-        index, t, s, rises = inputs
-        at = step_key(key, index)
+    def body(state, index):
+        times = jnp.asarray(grid, jnp.finfo(state.x.dtype).dtype)
+        t, s, at = times[index], times[index + 1], step_key(key, index)
         # A grid that only descends leaves no branch, and asks no law for a forward move.
-        state = jax.lax.cond(rises, up, down, at, state, t, s) if rising.any() else down(at, state, t, s)
+        state = (
+            jax.lax.cond(jnp.asarray(rising)[index], up, down, at, state, t, s)
+            if rising.any()
+            else down(at, state, t, s)
+        )
         return state, None if trace is None else trace(state, t, s)
 
-    start = State(x, estimator.init(x), sampler.init(x))
-    inputs = (jnp.arange(len(rising)), times[:-1], times[1:], jnp.asarray(rising))
-    state, traced = jax.lax.scan(body, start, inputs)
-    return state.x if trace is None else (state.x, traced)
+    walk = functools.partial(jax.lax.scan, body)
+    return walk, None if x is None else State(x, estimator.init(x), sampler.init(x)), len(rising)
 
 
 def sample(

@@ -124,3 +124,18 @@ def test_total_variation_joins_slices_denoised_alone(x64):
         )  # fmt: skip
         errors.append(float(jnp.sqrt(jnp.mean((x - truth) ** 2))))
     assert errors[1] < 0.7 * errors[0], errors
+
+
+def test_gamma_is_a_term_of_the_minimum(x64):
+    """With gamma, converged CG solves (A^T A / s^2 + 1 / gamma) x = A^T y / s^2 + x0 / gamma, D of no weight."""
+    likelihood, x0, variance = _problem(), jnp.linspace(-1, 1, 10).reshape(SHAPE), 0.3
+    guidance = mbir(
+        likelihood, 1e-9, 1e-9, steps=40, gamma=lambda process, t: variance * process.sigma(t) ** 2
+    )
+    estimator = guidance(lift(EDM(), lambda x, t, c: x0))
+    found = estimator.apply(jax.random.key(0), jnp.zeros(SHAPE), 0.5, estimator.init(x0))[0].x0
+    gamma, a = variance * 0.25, likelihood.operator.values
+    exact = jnp.linalg.solve(
+        a.T @ a / 0.25 + jnp.eye(10) / gamma, a.T @ likelihood.y / 0.25 + x0.ravel() / gamma
+    )
+    np.testing.assert_allclose(found.ravel(), exact, atol=1e-6, equal_nan=False)

@@ -5,6 +5,7 @@ from pgm_jax.recipes.mri.scan import (
     BrainSlices as BrainSlices,
     Scan as Scan,
     brain_slices as brain_slices,
+    radial_scan as radial_scan,
     smooth_phase as smooth_phase,
     undersampled_scan as undersampled_scan,
     unpad as unpad,

@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 
 from pgm_jax import data
-from pgm_jax.operators import Sense, birdcage_maps, measure, random_mask
+from pgm_jax.operators import NonCartesian, Sense, birdcage_maps, measure, radial, random_mask
 
 COILS = 4
 CENTRE_FRACTION = 0.08
@@ -25,8 +25,8 @@ class Scan(struct.PyTreeNode):
 
     Attributes:
         truth: (height, width, 1) complex64 image; 1 is the volume's 99.5th percentile.
-        operator: `Sense`.
-        y: (coils, height, width) complex64 k-space, zero where it was not measured.
+        operator: `Sense`, or `NonCartesian` for spokes.
+        y: (coils, height, width) complex64 k-space, zero where it was not measured, or (coils, samples).
         noise_std: noise per real component of y.
     """
 
@@ -134,11 +134,38 @@ def undersampled_scan(key, magnitude, acceleration, mask_seed=0):
     Returns:
         `Scan`.
     """
-    height, width = magnitude.shape[:2]
     key_phase, key_noise = jax.random.split(key)
-    phase = smooth_phase(key_phase, height, width)[..., None]
-    truth = (magnitude * jnp.exp(1j * phase)).astype(jnp.complex64)
+    truth, maps = _truth(key_phase, magnitude)
+    width = magnitude.shape[1]
     mask = jnp.asarray(random_mask(mask_seed, width, acceleration, CENTRE_FRACTION))
-    operator = Sense(jnp.asarray(birdcage_maps(COILS, height, width)), mask)
+    operator = Sense(maps, mask)
     y = measure(key_noise, operator, truth, NOISE_STD, weights=mask)
     return Scan(truth, operator, y, jnp.asarray(NOISE_STD, jnp.float32))
+
+
+def radial_scan(key, magnitude, spokes=48):
+    """Simulates a radial scan of one slice: spokes at the golden angle, coils, phase and noise as above.
+
+    Args:
+        key: PRNG key of the phase and the noise.
+        magnitude: (height, width, 1) magnitude, 1 at the volume's 99.5th percentile.
+        spokes: spokes of twice as many samples as the slice has rows; full sampling needs about 1.6 a row.
+
+    Returns:
+        `Scan`.
+    """
+    key_phase, key_noise = jax.random.split(key)
+    truth, maps = _truth(key_phase, magnitude)
+    height, width = magnitude.shape[:2]
+    points = radial(spokes, 2 * height, (height, width), golden=True).points
+    operator = NonCartesian.create(maps, points)
+    y = measure(key_noise, operator, truth, NOISE_STD)
+    return Scan(truth, operator, y, jnp.asarray(NOISE_STD, jnp.float32))
+
+
+def _truth(key, magnitude):
+    """The complex image with its smooth phase, and the coils' maps."""
+    height, width = magnitude.shape[:2]
+    phase = smooth_phase(key, height, width)[..., None]
+    truth = (magnitude * jnp.exp(1j * phase)).astype(jnp.complex64)
+    return truth, jnp.asarray(birdcage_maps(COILS, height, width))

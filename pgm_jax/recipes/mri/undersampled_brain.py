@@ -17,7 +17,7 @@ from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
 from pgm_jax.processes import karras
 from pgm_jax.recipes.mri.brain_prior import brain_prior
-from pgm_jax.reconstruction import cg_sense, tv, zero_filled
+from pgm_jax.reconstruction import cg_sense, tgv, tv, zero_filled
 from pgm_jax.samplers import ddim, sample_one
 
 METHODS = (
@@ -43,6 +43,8 @@ class Settings(NamedTuple):
         cg_steps: iterations of CG-SENSE.
         tv_weight: weight of total variation.
         tv_steps: PDHG iterations.
+        tgv_weight: weight of second-order total generalised variation.
+        tgv_steps: PDHG iterations.
         steps: sampler steps (network evaluations) of one draw.
         cg: conjugate gradient steps of DDS at each evaluation.
         trust: variance that DDS gives the clean image around the network's, in units of sigma^2.
@@ -60,6 +62,8 @@ class Settings(NamedTuple):
     draws: int = 4
     sigma_max: float = 1.0
     sigma_min: float = 0.005
+    tgv_weight: float = 0.003
+    tgv_steps: int = 400
 
 
 class Priors(NamedTuple):
@@ -92,25 +96,23 @@ def brain_priors(shape, spacing, like=None):
     )
 
 
-def settings(acceleration):
-    """Loads the tuned settings of one acceleration.
+def settings(task):
+    """Loads the tuned settings of a task.
 
     Args:
-        acceleration: 4 or 8.
+        task: acceleration 4 or 8, or "radial".
 
     Returns:
         `Settings`.
 
     Raises:
-        ValueError: for an acceleration that was not tuned.
+        ValueError: for a task that was not tuned.
     """
     text = resources.files(__package__).joinpath("undersampled_brain.json").read_text()
     table = json.loads(text)["settings"]
-    if str(acceleration) not in table:
-        raise ValueError(
-            f"Tuned for accelerations {', '.join(table)}, not {acceleration}: give Settings of your own."
-        )
-    return Settings(**table[str(acceleration)])
+    if str(task) not in table:
+        raise ValueError(f"Tuned for {', '.join(table)}, not {task}: give Settings of your own.")
+    return Settings(**table[str(task)])
 
 
 def posterior_draws(key, prior, scan, chosen):
@@ -155,8 +157,8 @@ def reconstruct(method, chosen):
     """Builds the pure function of one method.
 
     Args:
-        method: "zero_filled", "cg_sense", "tv", "gaussian_mean" (the exact posterior mean of a stationary
-            Gaussian), "dds" (PFGM++) or "edm_dds" (D = inf).
+        method: "zero_filled" (Cartesian scans), "cg_sense", "tv", "tgv", "gaussian_mean" (the exact posterior mean
+            of a stationary Gaussian), "dds" (PFGM++) or "edm_dds" (D = inf).
         chosen: `Settings`.
 
     Returns:
@@ -171,6 +173,9 @@ def reconstruct(method, chosen):
         "cg_sense": lambda key, priors, scan: cg_sense(scan.operator, scan.y, chosen.cg_steps)[0][None],
         "tv": lambda key, priors, scan: tv(
             scan.operator, scan.y, chosen.tv_weight, chosen.tv_steps, balance=_TV_BALANCE
+        )[0][None],
+        "tgv": lambda key, priors, scan: tgv(
+            scan.operator, scan.y, chosen.tgv_weight, chosen.tgv_steps, balance=_TV_BALANCE
         )[0][None],
         # The spectrum spans six decades, so data-space CG needs many steps.
         "gaussian_mean": lambda key, priors, scan: priors.gaussian.posterior(

@@ -1,0 +1,20 @@
+"""CT recipes (review 3.1.1)."""
+
+from pgm_jax.recipes.ct.chest import (
+    BASELINES as BASELINES,
+    Settings as Settings,
+    annealed as annealed,
+    baseline as baseline,
+    draws as draws,
+    scores as scores,
+    settings as settings,
+)
+from pgm_jax.recipes.ct.scan import (
+    TASKS as TASKS,
+    WATER as WATER,
+    ChestScan as ChestScan,
+    ChestSlices as ChestSlices,
+    Task as Task,
+    chest_scan as chest_scan,
+    chest_slices as chest_slices,
+)
