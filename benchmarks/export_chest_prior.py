@@ -25,7 +25,8 @@ from pgm_jax.recipes.ct.chest import Settings
 
 FOLDER = Path(pgm_jax.__file__).parent / "priors" / "weights"
 # Before any tuning: `tune_chest.py` follows with the chosen prior.
-CHOOSING = {"views_23": Settings(steps=30), "views_60": Settings(steps=30), "angle_120": Settings(steps=30)}
+PLAN_OF_DRAWS = Settings(tv_weight=10.0, tv_balance=10.0, trust=4.0, cg=20, sigma_max=0.6)
+CHOOSING = {task: PLAN_OF_DRAWS for task in ("views_23", "views_60", "angle_120")}
 FACTS = {
     "unit": "attenuation of water",
     "images": "2-D slices of a chest and upper abdomen CT with contrast agent, axial most often: 1 + HU / 1000",

@@ -24,7 +24,14 @@ def trained(plan, runs, D):
     network = networks.drunet(**plan.network)
     _, _, optimiser, averages, _, _ = build(plan, D, math.inf)
     params = averaged(folder(runs, D, math.inf), network, optimiser, averages)
-    text = json.dumps({"sigma_data": plan.sigma_data, "multiple": 16})
+    text = json.dumps(
+        {
+            "sigma_data": plan.sigma_data,
+            "multiple": 16,
+            "network": ["drunet", plan.network],
+            "unit": "of the training",
+        }
+    )
     return LearnedPrior(params=params, process=PFGMpp(D), network=network, text=text)
 
 

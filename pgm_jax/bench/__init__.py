@@ -14,6 +14,8 @@ from pgm_jax.bench.operators import (
     nufft_row as nufft_row,
     projector_row as projector_row,
 )
+from pgm_jax.bench.posterior import METHODS as METHODS, posterior_row as posterior_row
+from pgm_jax.bench.posterior_problem import PosteriorCase as PosteriorCase
 from pgm_jax.bench.row import Row as Row, document as document
 from pgm_jax.bench.sampling import methods as methods, sampling_row as sampling_row
 from pgm_jax.bench.timing import compile_apart as compile_apart, interleaved as interleaved

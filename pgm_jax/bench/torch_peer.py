@@ -130,6 +130,28 @@ def check_network(case, model, device) -> float:
     return gap
 
 
+def ready(case, model, device):
+    """Compares the networks and sets PyTorch to the precision and kernels that JAX has.
+
+    Args:
+        case: `Case`.
+        model: `Model`.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The module torch.
+
+    Raises:
+        ArithmeticError: as `check_network`.
+    """
+    torch = require("torch", "torch")
+    check_network(case, model, device)
+    # JAX's default precision for float32 products on NVIDIA GPUs is TF32 too.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    return torch
+
+
 def sampling_runs(case, model, method: str, plan: Plan, start) -> dict[str, Callable]:
     """Builds the runs that sample one batch under `torch.inference_mode`.
 
@@ -150,8 +172,7 @@ def sampling_runs(case, model, method: str, plan: Plan, start) -> dict[str, Call
     device = device_of(case, model)
     if device is None:
         return {}
-    torch = require("torch", "torch")
-    _ready(torch, case, model, device)
+    torch = ready(case, model, device)
     steps = {"heun": heun, "pfgmpp": heun, "ddim": ddim, "dpmpp_2m": dpmpp_2m}[method]
 
     def run_of(variant):
@@ -195,8 +216,7 @@ def training_runs(case, model, images, rate: float, decay: float) -> dict[str, C
     device = device_of(case, model)
     if device is None:
         return {}
-    torch = require("torch", "torch")
-    _ready(torch, case, model, device)
+    torch = ready(case, model, device)
     mixed = torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bfloat16")
 
     def run_of(variant):
@@ -259,13 +279,6 @@ def channels_first(torch, x):
         The tensor.
     """
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(x), -1, 1)))
-
-
-def _ready(torch, case, model, device):
-    check_network(case, model, device)
-    # JAX's default precision for float32 products on NVIDIA GPUs is TF32 too.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
 
 
 def _compiler():

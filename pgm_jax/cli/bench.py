@@ -1,4 +1,4 @@
-"""`pgm bench`: throughput of sampling, training and operators, printed and stored. `--help` imports no jax."""
+"""`pgm bench`: sampling, training, reconstruction and operators timed and stored. `--help` imports no jax."""
 
 import dataclasses
 import itertools
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from pgm_jax.cli.bench_lines import row_line
 from pgm_jax.cli.files import writable, write_json
 
 
@@ -18,11 +19,11 @@ def bench_verb(tyro) -> dict:
     Returns:
         Dict from the verb's name to its function.
     """
-    kinds = Sampling | Training | Projectors | Nufft
+    kinds = Sampling | Training | Posterior | Projectors | Nufft
     conf = tyro.conf
 
     def bench(case: conf.OmitSubcommandPrefixes[conf.OmitArgPrefixes[kinds]]) -> None:
-        """Time compiled programs beside other libraries: sampling, training, projectors, nufft."""
+        """Time compiled programs beside other libraries: sampling, training, posterior, projectors, nufft."""
         if case.json is not None:
             writable(case.json)
         run_bench(case)
@@ -97,6 +98,54 @@ class Sampling(Training):
 
 
 @dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Time the reconstruction of a volume with a prior, beside deepinv's DPS and DiffPIR where it is installed.
+
+    Attributes:
+        json: file for the rows.
+        methods: dds, diffpir, dps, one row each.
+        modalities: ct, mri, one row each.
+        sizes: sides of the square slices, one row each.
+        slices: slices of the volume, drawn together.
+        views: views of CT.
+        acceleration: acceleration of MRI.
+        steps: evaluations of the network for one slice.
+        cg: conjugate gradient steps at each evaluation of dds and diffpir.
+        prior: shipped prior or .npz file; None times untrained weights of `network`.
+        network: unet, ddpmpp, ncsnpp, adm, dit or drunet.
+        width: channels of the first level; None is the network's own.
+        options: options of the network, such as multipliers=1,2,2 blocks=2.
+        repeats: timed runs of a row after one to warm up, of which the median is taken.
+        peers: time deepinv too.
+    """
+
+    json: Path | None = None
+    methods: tuple[str, ...] = ("dds", "diffpir", "dps")
+    modalities: tuple[str, ...] = ("ct",)
+    sizes: tuple[int, ...] = (256,)
+    slices: int = 32
+    views: int = 180
+    acceleration: int = 4
+    steps: int = 50
+    cg: int = 5
+    prior: str | None = None
+    network: str = "unet"
+    width: int | None = 16
+    options: dict = dataclasses.field(default_factory=dict)
+    repeats: int = 1
+    peers: bool = True
+
+    def rows(self):
+        """Yields the rows, one a modality, size and method."""
+        from pgm_jax import bench
+
+        for modality, size, method in itertools.product(self.modalities, self.sizes, self.methods):
+            given = {name: getattr(self, name) for name in bench.PosteriorCase._fields if hasattr(self, name)}
+            case = bench.PosteriorCase(**given | {"method": method, "modality": modality, "size": size})
+            yield bench.posterior_row(case, repeats=self.repeats, peer=self.peers)
+
+
+@dataclasses.dataclass(frozen=True)
 class Projectors:
     """Time CT projectors, beside ASTRA, MBIRJAX and scikit-image where they are installed.
 
@@ -165,14 +214,14 @@ def run_bench(case) -> None:
     """Runs the rows, prints each as it is done and stores them.
 
     Args:
-        case: `Sampling`, `Training`, `Projectors` or `Nufft`.
+        case: `Sampling`, `Training`, `Posterior`, `Projectors` or `Nufft`.
     """
     from pgm_jax.core import require
 
     console, rows = require("rich.console", "cli").Console(), []
     for row in case.rows():
         rows.append(row)
-        console.print(_line(row))
+        console.print(row_line(row))
     if case.json is not None:
         from pgm_jax import bench
 
@@ -196,37 +245,3 @@ def enough_devices(count) -> None:
         except RuntimeError:
             # JAX has started: the case is refused if its devices are too few.
             return
-
-
-def _line(row):
-    parts = [_network_line(row) if "network" in row.case else _operator_line(row)]
-    parts.append(f"run {1e3 * row.run_s:.3g} ms, compile {row.compile_s:.3g} s")
-    if row.flops is not None:
-        parts.append(f", {row.flops / 1e9:.4g} GFLOP ({row.flops / row.run_s / 1e9:.3g} GFLOP/s)")
-    if row.mfu is not None:
-        parts.append(f", {100 * row.mfu:.1f} % of the peak")
-    if row.ratio is not None:
-        parts.append(f"; {row.peer} {1e3 * row.peer_run_s:.3g} ms, ratio {row.ratio:.2f}")
-    return " ".join(parts).replace(" ,", ",").replace(" ;", ";")
-
-
-def _network_line(row):
-    case = row.case
-    what = " ".join([row.name, case["network"], *([case["sampler"]] if "sampler" in case else [])])
-    return (
-        f"{what} {case['size']} px, batch {case['batch']}, {row.dtype}, {case['devices']} x {row.device}: "
-        f"{case['images_per_s']:.3g} images/s, {case['steps_per_s']:.3g} steps/s,"
-    )
-
-
-def _operator_line(row):
-    case = row.case
-    if row.name == "nufft":
-        return (
-            f"nufft {case['size']} px, {case['samples']} samples, width {case['width']}, {case['direction']}:"
-        )
-    return (
-        f"{case['geometry']} {case['footprint']} {case['direction']} {case['size']} px, {case['views']} views x "
-        f"{case['bins']} bins, slices {case['slices']}: {case['projections_per_s']:.4g} projections/s, "
-        f"{case['gups']:.3g} GUPS,"
-    )

@@ -102,17 +102,20 @@ def _verbs(tyro):
 
         run_demo(out, slices, seed, twin)
 
-    def verify(json: Path | None = None, full: bool = False, samples: int = 1024) -> None:
+    def verify(
+        json: Path | None = None, full: bool = False, samples: int = 1024, peers: bool = False
+    ) -> None:
         """Print the exactness table: samplers and guidance against exact posteriors.
 
         Args:
             json: file for the rows.
             full: every valid combination (hours) in place of the default subset (minutes).
             samples: draws a row.
+            peers: run diffusers, azula and deepinv on the same problems, those that are installed (minutes).
         """
         from pgm_jax.cli.verify import run_verify
 
-        run_verify(json, full, samples)
+        run_verify(json, full, samples, peers)
 
     return {"demo": demo, "data": data, "verify": verify, **_name_verbs(tyro)}
 

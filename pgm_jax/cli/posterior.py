@@ -1,9 +1,6 @@
 """`pgm reconstruct --prior`: posterior draws of every slice with a report, resumed after a kill."""
 
-import hashlib
 import io
-import json
-import shutil
 import time
 from typing import NamedTuple
 
@@ -11,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgm_jax.cli.kept import Kept
 from pgm_jax.data import whole_file
 from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
-from pgm_jax.reconstruction import GUIDES, cg_sense, fbp, posterior
+from pgm_jax.reconstruction import GUIDES, cg_sense, fbp, posterior, posterior_cost
 from pgm_jax.report import Panel, comparison_figure, html_report
 
 # From the start image's errors to below the noise, in units of the prior; of `pgm demo`.
 _LEVELS = {"sigma_max": 1.0, "sigma_min": 0.005}
 _CG_STEPS = 8
+# Unit of priors of CT: images of attenuation are divided by that of water.
+WATER = "attenuation of water"
 # Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
 _TRUST = 2.5
 
@@ -32,7 +32,8 @@ class PriorRequest(NamedTuple):
         noise_std: noise of the data, per real component and in their unit.
         draws: posterior draws of each slice.
         seed: seed of the draws.
-        scale: value of the image that is 1 for the prior, or None for the 99.5th percentile of the start image.
+        scale: value of the image that is 1 for the prior, or None for the attenuation of water where the prior is
+            in units of it, else the 99.5th percentile of the start image.
     """
 
     name: str
@@ -82,28 +83,27 @@ def draw_slices(request, scan, steps, console) -> Drawn:
     _require(request, scan, prior)
     slices = [one for problem in scan.problems for one in _slices(problem)]
     starts = [_first_image(operator, y, request) for operator, y in slices]
-    scale = asked.scale or float(np.percentile(np.abs(np.stack(starts)), 99.5))
-    kept, key = _Kept(request, steps, scale, starts, prior), jax.random.key(asked.seed)
+    water = request.water if prior.unit == WATER else None
+    scale = asked.scale or water or float(np.percentile(np.abs(np.stack(starts)), 99.5))
+    kept, key = Kept(request, steps, scale, starts, prior), jax.random.key(asked.seed)
     console.print(
         f"{request.method} with {asked.name}: {len(slices)} slices, {asked.draws} draws of {steps} steps; "
         f"{scale:.4g} in the image is 1 for the prior ({prior.card['unit']})"
     )
+    how = {"method": request.method, "steps": steps, "draws": asked.draws}
+    how |= _LEVELS | _options(request.method)
+    given = lambda number: _given(slices[number], starts[number], scale, asked.noise_std)
+    open_slices = [number for number in range(len(slices)) if not kept.has(number)]
+    if open_slices:
+        likelihood, start = given(open_slices[0])
+        cost = posterior_cost(key, prior, likelihood, images=len(open_slices), start=start, **how)
+        console.print(_told(cost, len(open_slices)))
     means, stds, seconds = [], [], []
-    for number, ((operator, y), start) in enumerate(zip(slices, starts, strict=True)):
+    for number in range(len(slices)):
         begun, found = time.perf_counter(), kept.load(number)
         if found is None:
-            likelihood = GaussianLikelihood.create(operator, y / scale, asked.noise_std / scale)
-            found = posterior(
-                jax.random.fold_in(key, number),
-                prior,
-                likelihood,
-                method=request.method,
-                steps=steps,
-                draws=asked.draws,
-                start=jnp.asarray(start / scale),
-                **_LEVELS,
-                **_options(request.method),
-            )
+            likelihood, start = given(number)
+            found = posterior(jax.random.fold_in(key, number), prior, likelihood, start=start, **how)
             found = [np.asarray(found.mean) * scale, np.asarray(found.std) * scale]
             kept.save(number, found)
         seconds.append(time.perf_counter() - begun)
@@ -175,6 +175,20 @@ def _require(request, scan, prior):
         raise ValueError(
             f"--scale {asked.scale:g}: give the positive value of the image that is 1 for the prior"
         )
+    if prior.unit == WATER:
+        _require_water(asked, request.water)
+
+
+def _require_water(asked, water):
+    if asked.scale is None and water is None:
+        raise ValueError(
+            f"{asked.name} knows images in units of the {WATER}: give --water, in 1/mm and about 0.02, or --scale"
+        )
+    if None not in (asked.scale, water) and not np.isclose(asked.scale, water, rtol=0.01):
+        raise ValueError(
+            f"--scale {asked.scale:g} and --water {water:g} disagree on the {WATER}, the unit of {asked.name}: "
+            "give one of them"
+        )
 
 
 def _slices(problem):
@@ -183,6 +197,20 @@ def _slices(problem):
         return [(problem.operator, problem.y)]
     one = problem.operator.replace(channels=1)
     return [(one, problem.y[..., k : k + 1]) for k in range(problem.y.shape[-1])]
+
+
+def _given(problem, start, scale, noise_std):
+    """Likelihood and start of a slice in the prior's unit."""
+    operator, y = problem
+    return GaussianLikelihood.create(operator, y / scale, noise_std / scale), jnp.asarray(start / scale)
+
+
+def _told(cost, count):
+    memory = "" if cost.memory_bytes is None else f", {cost.memory_bytes / 1e6:.0f} MB"
+    return (
+        f"about {cost.seconds:.0f} s for {count} slices ({cost.compile_seconds:.0f} s of it to compile, "
+        f"{cost.step_seconds:.2g} s a step){memory}"
+    )
 
 
 def _first_image(operator, y, request):
@@ -203,29 +231,3 @@ def _say(console, number, seconds, count):
     if number == 1 or (number == 0 and count == 1):
         left = seconds[-1] * (count - number - 1)
         console.print(f"slice {number}: {seconds[-1]:.1f} s, about {left:.0f} s left")
-
-
-class _Kept:
-    """Finished slices of a request, told apart by everything that changes the numbers."""
-
-    def __init__(self, request, steps, scale, starts, prior):
-        # The first images stand for the data and the geometry.
-        told = hashlib.sha256(json.dumps([request.method, steps, scale, *request.prior, prior.text]).encode())
-        for array in (*starts, *jax.tree.leaves(prior.params)):
-            told.update(np.asarray(array).tobytes())
-        self.root = request.out / ".parts"
-        self.folder = self.root / told.hexdigest()[:16]
-
-    def load(self, number):
-        path = self.folder / f"{number:05d}.npz"
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays["mean"], arrays["std"]]
-
-    def save(self, number, found):
-        with whole_file(self.folder / f"{number:05d}.npz", overwrite=True) as out:
-            np.savez(out, mean=found[0], std=found[1])
-
-    def clear(self):
-        shutil.rmtree(self.root, ignore_errors=True)

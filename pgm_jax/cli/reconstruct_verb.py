@@ -13,7 +13,8 @@ class DrawOptions(NamedTuple):
         noise_std: noise of the data per real component, in their unit.
         draws: posterior draws of each slice.
         seed: seed of the draws.
-        scale: value of the image that is 1 for the prior; None is the 99.5th percentile of a first image.
+        scale: value of the image that is 1 for the prior; None is --water for a prior of CT, else the 99.5th
+            percentile of a first image.
     """
 
     prior: str | None = None

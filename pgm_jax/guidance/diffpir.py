@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from pgm_jax.core import safe_divide
 from pgm_jax.guidance.least_squares import towards_data
 from pgm_jax.guidance.makers import correct
+from pgm_jax.guidance.requirements import require_noise
 
 
 def diffpir(likelihood, strength=7.0, steps=5):
@@ -30,10 +31,12 @@ def diffpir(likelihood, strength=7.0, steps=5):
         A guidance.
 
     Raises:
-        ValueError: for a lambda that is not positive.
+        ValueError: for a lambda that is not positive, or a sum of likelihoods one of which has a noise_std of 0.
     """
     if isinstance(strength, (int, float)) and not strength > 0:
         raise ValueError(f"diffpir needs strength > 0, the lambda that divides the level, got {strength}.")
+    if hasattr(likelihood, "parts"):
+        require_noise(likelihood, "diffpir of several measurements")
 
     def update(key, process, x0, t, state):
         alpha, sigma = process.alpha(t), process.sigma(t)

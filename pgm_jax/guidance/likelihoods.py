@@ -45,7 +45,7 @@ def clean_variance(variance, process, t):
     return variance(process, t) if callable(variance) else variance
 
 
-def exact(prior, likelihood):
+def exact(prior, likelihood, **options):
     """Makes the exact guidance of an exact prior: every sampler converges to the exact posterior.
 
     The estimate becomes the posterior's own, `E[x0 | x_t, y]`, for Normal and Student-t noise alike. It equals
@@ -55,6 +55,8 @@ def exact(prior, likelihood):
     Args:
         prior: an exact prior of `pgm_jax.priors`, the one that made the denoiser.
         likelihood: one `GaussianLikelihood` without weights.
+        **options: options of `prior.posterior`: a stationary prior cannot see under `jit`, so in
+            `reconstruction.posterior`, that `A^H A` is a Fourier multiplier, and is told `circulant=True`.
 
     Returns:
         A guidance.
@@ -68,7 +70,7 @@ def exact(prior, likelihood):
             f"exact needs one GaussianLikelihood without weights, got {type(likelihood).__name__}: stack the "
             "operators of several measurements, and keep only measured entries in place of weights."
         )
-    posterior = prior.posterior(likelihood.operator, likelihood.y, likelihood.noise_std)
+    posterior = prior.posterior(likelihood.operator, likelihood.y, likelihood.noise_std, **options)
     if not hasattr(posterior, "denoiser"):
         raise ValueError(
             f"exact: the posterior of {type(prior).__name__} under this operator has no closed-form denoiser; use "
@@ -174,7 +176,12 @@ def dds(likelihood, gamma=None, steps=5, *, keep_noise=True):
 
     Returns:
         A guidance.
+
+    Raises:
+        ValueError: for a sum of likelihoods one of which has a noise_std of 0.
     """
+    if hasattr(likelihood, "parts"):
+        require_noise(likelihood, "dds of several measurements")
 
     def update(key, process, x0, t, state):
         return towards_data(likelihood, x0, clean_variance(gamma, process, t), steps), state

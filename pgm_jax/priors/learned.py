@@ -53,6 +53,11 @@ class LearnedPrior(struct.PyTreeNode):
         """What is known of the prior: network, process, units, people, licence, training, limits."""
         return json.loads(self.text)
 
+    @property
+    def unit(self) -> str:
+        """Unit of the images, such as "attenuation of water"."""
+        return self.card["unit"]
+
     def denoiser(self):
         """Builds the denoiser under EDM's preconditioning, in the card's units.
 

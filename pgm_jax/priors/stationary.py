@@ -186,7 +186,7 @@ class StationaryGaussianPrior(Prior):
             )
         return DiagonalGaussianPrior(Hartley(self.power.shape)(self.mean_image), self.power)
 
-    def posterior(self, operator, y, noise_std, *, circulant=None, rtol=1e-5, max_steps=200):
+    def posterior(self, operator, y, noise_std, *, circulant=None, rtol=1e-5, max_steps=2000):
         """Conditions on `y = A x + noise_std n`.
 
         If `A^H A` is a Fourier multiplier with spectrum g (a Cartesian mask of one coil, a blur, the
@@ -203,7 +203,7 @@ class StationaryGaussianPrior(Prior):
             circulant: whether `A^H A` is a Fourier multiplier; None tests it on one image where all values
                 are known, and says no under `jit`: state it there.
             rtol: relative residual at which CG stops.
-            max_steps: most CG steps.
+            max_steps: most CG steps; a prior of wide range and little noise takes a thousand.
 
         Returns:
             `StationaryGaussianPrior` with an image as mean, or `LinearPosterior`.

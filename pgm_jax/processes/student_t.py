@@ -161,7 +161,16 @@ class StudentT(struct.PyTreeNode):
             sigma: noise level.
             residual_sq: `|x_t - alpha x0 - beta x1|^2`, or its posterior mean where that is known.
             size: number N of real components that share the radius.
+
+        Raises:
+            ValueError: where N + D <= 2, so that the mean does not exist; a traced D is not seen.
         """
+        known = not isinstance(self.df, jax.core.Tracer) and not isinstance(size, jax.core.Tracer)
+        if known and not size + float(self.df) > 2:
+            raise ValueError(
+                f"Student-t noise of D = {float(self.df):g} on {size} real components has no mean variance: "
+                "size + D must exceed 2; use a larger D or image."
+            )
         return (self.df * sigma**2 + residual_sq) / (size + self.df - 2)
 
     def tilt(self, noise, sigma, grad, dsigma, gain):

@@ -14,6 +14,7 @@ from pgm_jax.reconstruction.cg_sense import (
     zero_filled as zero_filled,
 )
 from pgm_jax.reconstruction.cgls import cgls as cgls, cgls_iteration as cgls_iteration
+from pgm_jax.reconstruction.estimate import Cost as Cost, posterior_cost as posterior_cost
 from pgm_jax.reconstruction.fbp import fbp as fbp
 from pgm_jax.reconstruction.fdk import fdk as fdk
 from pgm_jax.reconstruction.fista import fista as fista, fista_iteration as fista_iteration

@@ -1,19 +1,19 @@
 """Draws from the posterior of an image given a measurement: one call, one compiled program."""
 
-import difflib
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pgm_jax import guidance as guides
 from pgm_jax.core import sample_key
-from pgm_jax.parallel import batch_sharding
-from pgm_jax.processes import karras
-from pgm_jax.samplers import ddim, heun, sample_one
+from pgm_jax.reconstruction.posterior_plan import (
+    GUIDES as GUIDES,
+    over_draws,
+    planned,
+    sampling,
+)
+from pgm_jax.samplers import sample_one
 
 
 class Posterior(NamedTuple):
@@ -28,48 +28,6 @@ class Posterior(NamedTuple):
     mean: jax.Array
     std: jax.Array
     draws: jax.Array
-
-
-class Guide(NamedTuple):
-    """A guidance by name.
-
-    Attributes:
-        make: `(likelihood, **options) -> guidance`.
-        sampler: function that makes the sampler it is published or proved with, for every noise law.
-        summary: what it is, in a few words.
-    """
-
-    make: Callable
-    sampler: Callable
-    summary: str
-
-
-def _marginal():
-    return ddim(1.0, of="marginal")
-
-
-GUIDES = {
-    "dds": Guide(guides.dds, _marginal, "conjugate gradients on the clean image (Chung et al. 2024)"),
-    "diffpir": Guide(guides.diffpir, _marginal, "proximal step with annealed weight (Zhu et al. 2023)"),
-    "moment_matching": Guide(guides.moment_matching, heun, "covariance from the denoiser's own Jacobian"),
-    "pigdm": Guide(guides.pigdm, heun, "pseudo-inverse guidance (Song et al. 2023)"),
-    "dps": Guide(guides.dps, heun, "gradient of the residual's norm (Chung et al. 2023)"),
-}
-"""Guidance of `posterior` by name."""
-
-
-class _Plan(NamedTuple):
-    """What is static of a run: hashed, so that a second call with the same plan does not compile."""
-
-    guide: Any
-    options: tuple
-    sampler: Any
-    grid: tuple
-    draws: int
-    together: int | None
-    shape: tuple
-    dtype: Any
-    mesh: Any
 
 
 def posterior(
@@ -88,6 +46,7 @@ def posterior(
     cond=None,
     together: int | None = None,
     mesh=None,
+    unit: str | None = None,
     **options,
 ) -> Posterior:
     """Draws images from `p(x | y) ~ p(y | x) p(x)` and returns their mean, standard deviation and the draws.
@@ -115,61 +74,40 @@ def posterior(
         cond: condition of the denoiser.
         together: draws that are computed at once, a bound on memory; None is all.
         mesh: mesh whose devices share the draws; their number divides `draws`.
-        **options: options of the method, such as `gamma` of dds; numbers or functions that are kept.
+        unit: unit of the operator's images, compared with what a trained prior's card states; None trusts that it
+            is the same. Data of an image in another unit are divided by the value c of that image that is 1 for
+            the prior, and so is their noise: `GaussianLikelihood.create(A, y / c, noise_std / c)`.
+        **options: options of the method, such as `gamma` of dds; numbers or functions that are kept. `cg` is the
+            number of conjugate gradient steps of dds and diffpir at each evaluation.
 
     Returns:
         `Posterior`.
 
     Raises:
         ValueError: for an unknown method, a prior without a process, fewer than one draw, draws that the mesh or
-            `together` do not divide, or what guidance, sampler and noise law refuse.
+            `together` do not divide, a prior or start that do not fit the operator's images, or what guidance,
+            sampler and noise law refuse.
     """
-    guide, make_sampler = _chosen(method, sampler)
-    process = _process_of(prior, process)
-    domain = likelihood.operator.domain if start is None else start
-    _require_draws(draws, together, mesh)
-    grid = karras(steps, sigma_min, sigma_max, process=process)
-    plan = _Plan(
-        guide,
-        tuple(sorted(options.items())),
-        make_sampler,
-        tuple(grid.tolist()),
-        draws,
-        together,
-        tuple(domain.shape),
-        jnp.dtype(domain.dtype),
-        mesh,
-    )
+    asked = (method, steps, draws, sigma_min, sigma_max, start, process, sampler)
+    plan, process = planned(prior, likelihood, *asked, together, mesh, unit, options)
     return _run(plan, key, prior, process, likelihood, start, cond)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(plan, key, prior, process, likelihood, start, cond):
-    denoise = prior.denoiser() if hasattr(prior, "params") else prior.denoiser(process)
-    guidance = plan.guide(likelihood, **dict(plan.options))
-    grid = np.array(plan.grid)
+    sampled = sampling(plan, prior, process, likelihood, cond)
 
     def draw(index):
         key_start, key_sample = jax.random.split(sample_key(key, index))
-        x_init = (
-            None
-            if start is None
-            else process.perturb(key_start, start, jnp.asarray(grid[0], jnp.finfo(start.dtype).dtype))
-        )
-        given = {"shape": plan.shape, "dtype": plan.dtype} if start is None else {"x_init": x_init}
-        return sample_one(
-            key_sample, plan.sampler(), denoise, process, grid, cond=cond, guidance=guidance, **given
-        )
+        if start is None:
+            return sample_one(
+                key_sample, *sampled.arguments, **sampled.options, shape=plan.shape, dtype=plan.dtype
+            )
+        level = jnp.asarray(plan.grid[0], jnp.finfo(start.dtype).dtype)
+        x_init = process.perturb(key_start, start, level)
+        return sample_one(key_sample, *sampled.arguments, **sampled.options, x_init=x_init)
 
-    indices = jnp.arange(plan.draws)
-    if plan.mesh is not None:
-        indices = jax.lax.with_sharding_constraint(indices, batch_sharding(plan.mesh))
-    # `batch_size` of lax.map leaves the axis whole, which a mesh splits.
-    images = (
-        jax.vmap(draw)(indices)
-        if plan.together is None
-        else jax.lax.map(draw, indices, batch_size=plan.together)
-    )
+    images = over_draws(plan, draw)
     mean = jnp.mean(images, axis=0)
     return Posterior(mean, _spread(images, mean), images)
 
@@ -179,41 +117,3 @@ def _spread(images, mean):
     parts = 2 if jnp.iscomplexobj(images) else 1
     squares = jnp.sum(jnp.square(jnp.abs(images - mean[None])), axis=0)
     return jnp.sqrt(squares / (parts * max(1, len(images) - 1)))
-
-
-def _chosen(method, sampler):
-    if callable(method):
-        return method, sampler or heun
-    if method not in GUIDES:
-        near = difflib.get_close_matches(str(method), GUIDES, 1)
-        hint = f"; did you mean {near[0]}?" if near else ":"
-        raise ValueError(
-            f"no posterior method {method!r}{hint} choose one of {', '.join(GUIDES)}, or give a function "
-            "likelihood -> guidance"
-        )
-    return GUIDES[method].make, sampler or GUIDES[method].sampler
-
-
-def _process_of(prior, process):
-    if process is not None:
-        return process
-    if not hasattr(prior, "process"):
-        raise ValueError(
-            f"{type(prior).__name__} fits every process: say with which to draw, such as process=EDM()"
-        )
-    return prior.process
-
-
-def _require_draws(draws, together, mesh):
-    if draws < 1:
-        raise ValueError(f"posterior draws {draws} images: ask for at least 1")
-    if together is not None and mesh is not None:
-        raise ValueError(
-            "give together (draws at once on one device) or mesh (draws shared by devices), not both"
-        )
-    if together is not None and not 1 <= together <= draws:
-        raise ValueError(f"together is {together}: give a number from 1 to the {draws} draws")
-    if mesh is not None and draws % mesh.size:
-        raise ValueError(
-            f"{draws} draws cannot be shared by {mesh.size} devices: ask for a multiple of {mesh.size}"
-        )

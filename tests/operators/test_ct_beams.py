@@ -170,6 +170,53 @@ def test_subsets_are_interleaved_views(beam, footprint, subsets):
     assert not np.any(A.subset(subsets - 1).adjoint(jnp.zeros(part.range.shape).at[views:].set(1.0)))
 
 
+QUARTERS = 0.2 + np.arange(8) * np.pi / 4
+TURNED = {
+    "forth": QUARTERS,
+    "back": -QUARTERS,
+    "uneven": (QUARTERS[:2] + np.pi / 2 * np.arange(4)[:, None]).ravel(),
+}
+
+
+@pytest.mark.parametrize("slices", [1, 5])
+@pytest.mark.parametrize("order", rest_slow(TURNED, 1, TURNED))
+@kinds(3)
+def test_quarters_of_a_turn_share_their_weights(beam, footprint, order, slices):
+    A = BEAMS[beam](ImageGrid((5, 5)), TURNED[order], 7, 1.3, 0.4, footprint=footprint, subsets=2)
+    turn = -1 if order == "back" else 1
+    assert A.turns == (turn, turn)
+    dense = REFERENCE[footprint](A.grid, A.geometry).reshape(A.range.size, A.domain.size)
+    many = A.replace(channels=slices)
+    x, y = _draw(0, many.domain.shape), _draw(1, many.range.shape)
+    _close(many(x).reshape(-1, slices), dense @ np.asarray(x).reshape(-1, slices), 3e-6)
+    _close(many.adjoint(y).reshape(-1, slices), dense.T @ np.asarray(y).reshape(-1, slices), 3e-6)
+    parts = [many.subset(i).adjoint(many.restrict(y, i)) for i in range(2)]
+    _close(sum(parts), many.adjoint(y), 3e-6)
+    _close(many.subset(1)(x), many(x)[1::2], 3e-6)
+    assert max(adjoint_gap(many, jax.random.key(seed)) for seed in range(5)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "grid, angles",
+    [
+        (ImageGrid((5, 6)), QUARTERS),
+        (ImageGrid((5, 5), (1.0, 1.1)), QUARTERS),
+        (ImageGrid((5, 5)), QUARTERS[:6]),
+        (ImageGrid((5, 5)), QUARTERS + 1e-6 * np.arange(8)),
+        (ImageGrid((5, 5)), np.zeros(4)),
+    ],
+)
+def test_other_scans_are_not_taken_for_turned_ones(grid, angles):
+    assert BEAMS["flat"](grid, angles, 7, 1.3, 0.4).turns == (0, 0)
+
+
+def test_subsets_need_not_turn_with_their_scan():
+    A = BEAMS["flat"](ImageGrid((5, 5)), QUARTERS, 7, 1.3, 0.4, subsets=4)
+    assert A.turns == (1, 0) and A.subset(0).turns == (0, 0)
+    x = _draw(0, A.domain.shape)
+    _close(A.subset(3)(x), A(x)[3::4], 2e-6)
+
+
 def test_subsets_run_in_one_scan_with_a_traced_index():
     A = _operator("flat", "even", subsets=2)
     x, y = _draw(0, A.domain.shape), _draw(1, A.range.shape)

@@ -10,6 +10,7 @@ from flax import struct
 
 from pgm_jax.operators.ct.driving import drive, group_sizes
 from pgm_jax.operators.ct.geometry import ImageGrid
+from pgm_jax.operators.ct.turns import first_quarter, quarter_turn
 from pgm_jax.operators.operator import LinearOperator, require_shape
 
 _BUILD = object()
@@ -29,6 +30,7 @@ class PlanarBeam(LinearOperator):
         parts: the same for every subset, stacked; None for one subset.
         size: (views, bins) of a measurement.
         setting: static numbers of the projectors.
+        turns: `quarter_turn` of the scan, and of its subsets.
     """
 
     grid: ImageGrid = struct.field(pytree_node=False)
@@ -40,16 +42,22 @@ class PlanarBeam(LinearOperator):
     parts: Any = None
     size: tuple = struct.field(pytree_node=False, default=())
     setting: tuple = struct.field(pytree_node=False, default=())
+    turns: tuple = struct.field(pytree_node=False, default=(0, 0))
 
     def __post_init__(self):
         if self.tables is not _BUILD:
             return
         self._require_options()
-        every = np.arange(self.geometry.views)
-        tables, setting = self._host_tables(self.geometry, np.ones(len(every)), None)
-        self._set(tables=_as_arrays(tables), setting=setting, size=(len(every), self.geometry.bins))
+        angles = self.geometry.angles
+        turn = quarter_turn(self.grid, angles)
+        quarter = first_quarter(angles, turn)
+        part = replace(self.geometry, angles=quarter)
+        tables, setting = self._host_tables(part, np.ones(len(quarter)), None)
+        self._set(tables=_as_arrays(tables), setting=setting, size=(len(angles), self.geometry.bins))
+        self._set(turns=(turn, 0))
         if self.subsets > 1:
-            self._set(parts=self._subset_tables())
+            turn, parts = self._subset_tables()
+            self._set(parts=parts, turns=(self.turns[0], turn))
 
     def __call__(self, x):
         """Computes the projections.
@@ -61,7 +69,7 @@ class PlanarBeam(LinearOperator):
             Array (views, bins, channels), in units of x times mm.
         """
         require_shape(x, self.domain, self, "image")
-        return self._pair[0](self.tables, x, **dict(self.setting))
+        return self._pair[0](self.tables, x, turn=self.turns[0], **dict(self.setting))
 
     def adjoint(self, y):
         """Computes the exact adjoint, an image (height, width, channels); not an inverse, see `fbp`.
@@ -70,7 +78,7 @@ class PlanarBeam(LinearOperator):
             y: projections (views, bins, channels).
         """
         require_shape(y, self.range, self, "sinogram")
-        return self._pair[1](self.tables, y, **dict(self.setting))
+        return self._pair[1](self.tables, y, turn=self.turns[0], **dict(self.setting))
 
     def subset(self, i):
         """Returns the operator of views i, i + subsets, i + 2 subsets, ...; i may be traced.
@@ -85,7 +93,8 @@ class PlanarBeam(LinearOperator):
             return self
         size = -(-self.size[0] // self.subsets), self.size[1]
         tables = jax.tree.map(lambda table: table[i], self.parts)
-        return self.replace(geometry=None, subsets=1, tables=tables, parts=None, size=size)
+        turns = self.turns[1], 0
+        return self.replace(geometry=None, subsets=1, tables=tables, parts=None, size=size, turns=turns)
 
     def restrict(self, y, i):
         """Returns the rows of a sinogram that belong to `subset(i)`; see there for the padding."""
@@ -109,16 +118,18 @@ class PlanarBeam(LinearOperator):
         raise NotImplementedError
 
     def _subset_tables(self):
-        """Builds the tables of every subset, padded to one shape."""
+        """Returns the quarter turn that all subsets share, and the tables of each, padded to one shape."""
         views = -(-self.geometry.views // self.subsets)
         index = np.arange(views * self.subsets).reshape(views, self.subsets).T
         used = index < self.geometry.views
         angles = self.geometry.angles[np.where(used, index, 0)]
+        turn = quarter_turn(self.grid, angles) if used.all() else 0
+        angles, used = first_quarter(angles, turn), first_quarter(used, turn)
         parts = [replace(self.geometry, angles=a) for a in angles]
         bins = np.arange(self.geometry.bins)
         sizes = np.max([group_sizes(drive(self.grid, part.lines(bins)).by_rows) for part in parts], axis=0)
         tables = [self._host_tables(p, u, tuple(sizes))[0] for p, u in zip(parts, used, strict=True)]
-        return _as_arrays([np.stack(same) for same in zip(*tables, strict=True)])
+        return turn, _as_arrays([np.stack(same) for same in zip(*tables, strict=True)])
 
     def _require_options(self):
         name = type(self).__name__

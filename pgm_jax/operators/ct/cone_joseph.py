@@ -20,7 +20,7 @@ from pgm_jax.operators.ct.hat import first_candidate, hat, interpolate_each, int
 from pgm_jax.operators.linear_pair import linear_pair
 
 
-def _planes(view, axis, planes):
+def planes_to_visit(view, axis, planes):
     """Planes to visit: none where the driving axis has no ray. (A `cond` would copy the volume of the adjoint.)"""
     return jnp.where(view.active[axis], planes[axis], 0)
 
@@ -32,31 +32,31 @@ def _crossing(view, axis, i, planes, others):
     return p, view.fraction[axis] + plane * view.step[axis]
 
 
-def _rise(view, row, rows):
+def rise(view, row, rows):
     """Height of detector rows above the source, in voxels."""
     return view.height[1] + view.height[2] * (row - (rows - 1) / 2)
 
 
 def _weights(view, axis, sizes):
     """Length w (columns, rows, 1) of the rays from plane to plane, mm."""
-    rise = sizes.spacing[0] * _rise(view, jnp.arange(sizes.rows), sizes.rows)
-    length = jnp.sqrt(view.square[:, None] + (rise**2)[None])
+    height = sizes.spacing[0] * rise(view, jnp.arange(sizes.rows), sizes.rows)
+    length = jnp.sqrt(view.square[:, None] + (height**2)[None])
     return (length * jnp.abs(view.step[axis])[:, None])[:, :, None]
 
 
 def _project_view(view, volumes, sizes):
     depth, *planes = sizes.shape
     nothing = jnp.zeros((sizes.columns, sizes.rows, volumes[0].shape[-1]), volumes[0].dtype)
-    rise = _rise(view, jnp.arange(sizes.rows), sizes.rows)[None]
+    height = rise(view, jnp.arange(sizes.rows), sizes.rows)[None]
 
     def along(axis):
         def plane(i, total):
             p, t = _crossing(view, axis, i, planes[axis], planes[1 - axis])
             g = interpolate_rows(volumes[axis][i], p)
-            z = (depth - 1) / 2 + (view.height[0] + rise * t[:, None])
+            z = (depth - 1) / 2 + (view.height[0] + height * t[:, None])
             return total + interpolate_each(g, z)
 
-        total = jax.lax.fori_loop(0, _planes(view, axis, planes), plane, nothing)
+        total = jax.lax.fori_loop(0, planes_to_visit(view, axis, planes), plane, nothing)
         return _weights(view, axis, sizes) * total
 
     return jnp.swapaxes(along(0) + along(1), 0, 1)
@@ -79,7 +79,7 @@ def _spread_rows(view, y, t, sizes):
     total = 0
     for tap in range(taps):
         row = start + tap
-        height = (depth - 1) / 2 + (source + _rise(view, row, sizes.rows) * t)
+        height = (depth - 1) / 2 + (source + rise(view, row, sizes.rows) * t)
         inside = jnp.clip(row, -1, sizes.rows) + 1
         total = total + hat(height - z)[:, :, None] * take_each(y, inside)
     return total
@@ -120,7 +120,7 @@ def _back_project_view(view, y, volumes, sizes):
             )
             return volume.at[i].add(_spread_columns(view, g, p, i, axis, sizes))
 
-        return jax.lax.fori_loop(0, _planes(view, axis, planes), plane, volume)
+        return jax.lax.fori_loop(0, planes_to_visit(view, axis, planes), plane, volume)
 
     return [along(axis, volume) for axis, volume in enumerate(volumes)]
 

@@ -1,4 +1,4 @@
-"""Host tables of the Joseph projectors in three dimensions, in voxel units about the centre of the volume.
+"""Host tables of the projectors in three dimensions, in voxel units about the centre of the volume.
 
 Axes are in the order of the array, (z, y, x). The ray of column k and row l is `S + t (D - S)`, t = 0 at the source
 and 1 on the detector, with `D - S = (C - S) + k U + l W`, k and l counted from the middle of the detector. It is
@@ -132,13 +132,13 @@ def separable_tables(r: Rays, spacing) -> tuple[SeparableTables, tuple[int, int]
     height = np.stack([r.source[:, 0], r.direction[:, 0, 0], r.direction[:, 0, 2]], -1)
     active = driven.any(-1)
     moves = np.eye(3)[[2, 1]]
-    reach = np.stack([_reach(r, 0, [move]) for move in moves], 1) * active
-    taps_v = _taps((1 / (_nearest(r) * np.abs(height[:, 2]))).max())
+    reach = np.stack([shadow_reach(r, 0, [move]) for move in moves], 1) * active
+    taps_v = most_taps((1 / (_nearest(r) * np.abs(height[:, 2]))).max())
     inverse = r.inverse[:, (0, 2), 1:]
     tables = SeparableTables(
         middle, d[:, ::-1] * step, fraction, step, square, height, inverse, reach, active
     )
-    return tables, (_taps(reach.max()), taps_v)
+    return tables, (most_taps(reach.max()), taps_v)
 
 
 def vector_tables(r: Rays) -> tuple[VectorTables, tuple[int, int]]:
@@ -157,9 +157,9 @@ def vector_tables(r: Rays) -> tuple[VectorTables, tuple[int, int]]:
     active = np.stack([_drives(r, v) for v in range(len(s))])
     unit = np.eye(3)
     squares = [[unit[p] + unit[q], unit[p] - unit[q]] for p, q in OTHERS]
-    reach = np.stack([np.stack([_reach(r, n, moves) for n in (0, 1)], -1) for moves in squares], 1)
+    reach = np.stack([np.stack([shadow_reach(r, n, moves) for n in (0, 1)], -1) for moves in squares], 1)
     reach = reach * active[..., None]
-    taps = _taps(reach[..., 0].max()), _taps(reach[..., 1].max())
+    taps = most_taps(reach[..., 0].max()), most_taps(reach[..., 1].max())
     return VectorTables(d, moment, r.compared, r.inverse, reach, active), taps
 
 
@@ -212,11 +212,12 @@ def _drives(r, view):
     return np.array([not np.all(by_y | by_x), by_y.any(), by_x.any()])
 
 
-def _taps(reach):
-    return int(np.floor(2 * reach + 2 * SLACK)) + 1
+def most_taps(half_width):
+    """Returns how many integers lie within a half width of a position, at most."""
+    return int(np.floor(2 * half_width + 2 * SLACK)) + 1
 
 
-def _reach(r, coordinate, moves, cells=4):
+def shadow_reach(r, coordinate, moves, cells=4):
     """Bounds how far k (coordinate 0) or l (1) of a voxel shifts when it moves by `+-move` (V,).
 
     `k(X + e) - k(X) = (num(e) den(X) - num(X) den(e)) / (den(X) den(X + e))`: the numerator is linear in X, so in

@@ -3,6 +3,7 @@
 from pgm_jax.operators.ct import fan_adjoint, fan_strip, joseph
 from pgm_jax.operators.ct.beam import PlanarBeam
 from pgm_jax.operators.ct.geometry import Fan
+from pgm_jax.operators.ct.turns import turned
 from pgm_jax.operators.linear_pair import linear_pair
 
 
@@ -54,7 +55,7 @@ def _pair(footprint, module):
         strips = footprint == "strip"
         return fan_adjoint.adjoint(tables[split:], y, candidates=candidates, flat=flat, strips=strips)
 
-    return linear_pair(f"fan_beam_{footprint}", forward, adjoint)
+    return linear_pair(f"fan_beam_{footprint}", *turned(forward, adjoint))
 
 
 _PAIRS = {

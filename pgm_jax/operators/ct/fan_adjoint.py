@@ -1,21 +1,25 @@
 """The gather adjoint of a fan beam: which bins a pixel touches, and with which weight.
 
-Seen from the source, a pixel has depth w along the central ray and distance q from it. The line to detector
-position k passes the pixel at `N_k = a_k q - b_k w`, where a = 1, b = tan g on a flat detector and a = cos g,
-b = sin g on an arc; the next lines follow by a shear, `N - pitch w`, or by a rotation. N is a difference of
-numbers as large as the image, so its leading part is computed exactly; lengths are in units of the smaller pixel
+Seen from the source, a pixel has depth w along the central ray and distance q from it, and the line to detector
+position k passes it at `N_k = q - t_k w`, with t the tangent of the fan angle: `t_k = t_0 + pitch u_k`, where u is
+k on a flat detector and `k + c_k` on an arc, which bends away from the best straight line. N is a difference of
+numbers as large as the image, so its straight part is computed exactly; lengths are in units of the smaller pixel
 spacing h.
+
+A gather takes as long as tens of multiplications on a CPU. So besides the projections only the bends of an arc are
+gathered: the sides of a pixel seen along a line are linear in u, and a polynomial finds the first bin.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
 from pgm_jax.operators.ct import fan_strip, strip
-from pgm_jax.operators.ct.driving import split_float
 from pgm_jax.operators.ct.gather import gather_sum, take
 
-# Width in bins of a cell of the table that finds the first bin of a pixel on an arc.
-_CELL = 0.1
+# What float32 makes of the place of a pixel, in bins.
+_SLACK = 2e-3
+# Coefficients of the polynomial that finds the bin of a tangent on an arc, at least and at most.
+_TERMS = 2, 10
 
 
 def support(grid, geometry, footprint) -> tuple[float, int]:
@@ -33,8 +37,8 @@ def support(grid, geometry, footprint) -> tuple[float, int]:
     else:
         spread = np.arcsin(np.minimum(half / nearest, 1.0))
     reach = float(spread.max()) * geometry.source_to_detector / geometry.spacing
-    # Wider than in exact arithmetic, since the first bin is found in float32 or from a table.
-    reach += 0.5 * (footprint == "strip") + (2e-3 if geometry.detector == "flat" else _CELL / 2 + 2e-3)
+    # Wider than in exact arithmetic, since the first bin is found in float32 and by a polynomial.
+    reach += 0.5 * (footprint == "strip") + _SLACK + _bins_of_tangents(grid, geometry)[1]
     return reach, int(np.floor(2 * reach)) + 1
 
 
@@ -42,43 +46,79 @@ def adjoint_tables(grid, geometry, used, footprint, support) -> tuple:
     """Computes what `adjoint` needs.
 
     Returns:
-        Per view cos b, sin b and used (V,); high and low parts of the terms of q per column (V, nx) and row
-        (V, ny), then of w; high and low parts of a and b at every position; the steps to the next positions; the
-        pixel sides in h; the map to the first bin and its table; and the factor of every bin.
+        Per view used (V,) and the sides of a pixel across and along a line, linear in u (V, 4); high and low parts
+        of the terms of q per column (V, nx) and row (V, ny), then of w; the factor of every bin; the map from u to
+        the argument of a polynomial, and the coefficients of the first bin; on an arc also u - k.
     """
     h, (reach, candidates) = min(grid.spacing), support
     strips, flat = footprint == "strip", geometry.detector == "flat"
     pitch, middle = geometry.spacing / geometry.source_to_detector, geometry.bins // 2
-    places = np.arange(-candidates, geometry.bins + candidates + 1) - 0.5 * strips
-    s = geometry.offset / geometry.source_to_detector + (places - (geometry.bins - 1) / 2) * pitch
-    q, w = _pixels(grid, geometry, h)
-    steps, shift = np.arange(candidates + 1), -0.5 * strips - reach
-    scale = _factors(grid, geometry, strips) / h
+    k = np.arange(-candidates, geometry.bins + candidates + 1) - middle
+    s = geometry.offset / geometry.source_to_detector
+    s = s + (k + middle - 0.5 * strips - (geometry.bins - 1) / 2) * pitch
     if flat:
-        # From the position in the middle, and in units of the pitch: N of position k is q' - k w'.
-        q = [q_term - s[middle + candidates] * w_term for q_term, w_term in zip(q, w, strict=True)]
-        w = [pitch * w_term for w_term in w]
-        a, b, turns = np.ones_like(s), s, (np.ones(len(steps)), steps)
-        to_first, firsts = np.array([shift, 1.0]), np.zeros(1, np.int32)
-        scale = scale * pitch if strips else scale
+        first, step, bends = s[middle + candidates], pitch, ()
     else:
-        a, b, turns = np.cos(s), np.sin(s), (np.cos(pitch * steps), np.sin(pitch * steps))
-        to_first, firsts = _arctangent_table(s, pitch, s[middle + candidates], shift)
-    size = 2 * grid.radius() / h + geometry.bins * max(np.abs(term).max() for term in w) * flat
+        first, step = _straight(k, s, grid, geometry)
+        bends = ((np.tan(s) - first) / step - k,)
+    to_first = _first_bin(grid, geometry, first, step, -s[middle + candidates] / pitch - 0.5 * strips - reach)
+    q, w = _pixels(grid, geometry, h)
+    # From t_0, and in units of the pitch: N of position k is q' - u_k w'.
+    q = [q_term - first * w_term for q_term, w_term in zip(q, w, strict=True)]
+    w = [step * w_term for w_term in w]
+    size = 2 * grid.radius() / h + geometry.bins * max(np.abs(term).max() for term in w)
     quantum = 2.0 ** (np.ceil(np.log2(size)) - 22)
-    pixels = [part for term in (*q, *w) for part in _coarse(term, quantum if flat else 1.0)]
-    rays = *split_float(a, size), *split_float(b, size), np.stack(turns)
-    view = np.cos(geometry.angles), np.sin(geometry.angles), used * 1.0
-    return *view, *pixels, *rays, np.array([grid.spacing[1], grid.spacing[0]]) / h, to_first, firsts, scale
+    pixels = [part for term in (*q, *w) for part in _coarse(term, quantum)]
+    scale = _factors(grid, geometry, strips) / h * (step if strips else 1.0)
+    return used * 1.0, _sides(grid, geometry, first, step, h), *pixels, scale, to_first, *bends
 
 
-def _arctangent_table(s, pitch, middle, shift):
-    """Tabulates `ceil((atan(t) - middle) / pitch + shift)` for cells of t = q / w narrower than `_CELL`."""
-    low, high = np.tan(np.clip([s.min(), s.max()], -1.5, 1.5))
-    cells = int(np.ceil((high - low) / (_CELL * pitch)))
-    t = low + (high - low) * (np.arange(cells) + 0.5) / cells
-    firsts = np.ceil((np.arctan(t) - middle) / pitch + shift).astype(np.int32)
-    return np.array([-low * cells / (high - low), cells / (high - low)]), firsts
+def _straight(k, s, grid, geometry):
+    """Returns t at k = 0 and the step of the straight line next to the tangents of positions that pixels see."""
+    seen = np.abs(s) <= max(np.arctan(_widest(grid, geometry)), np.sort(np.abs(s))[1])
+    step, first = np.polyfit(k[seen], np.tan(s[seen]), 1)
+    return first, step
+
+
+def _widest(grid, geometry):
+    """Returns the largest tangent at which any view may see a pixel."""
+    distance = np.hypot(*(np.abs(v).max() for v in grid.centres()))
+    return np.tan(np.arcsin(distance / geometry.source_to_axis))
+
+
+def _bins_of_tangents(grid, geometry):
+    """Fits `atan(T z) / pitch = z sum_m c_m z^(2 m)` for |z| <= 1, T the widest tangent, on an arc.
+
+    Returns:
+        (coefficients, the first one last; largest error): on a flat detector, `T z / pitch` without error.
+    """
+    pitch, widest = geometry.spacing / geometry.source_to_detector, _widest(grid, geometry)
+    if geometry.detector == "flat":
+        return np.array([widest / pitch]), 0.0
+    z = np.linspace(-1, 1, 1001)
+    wanted = lambda z: np.arctan(widest * z) / pitch
+    for terms in range(*_TERMS):
+        fit = np.polynomial.Chebyshev.interpolate(wanted, 2 * terms - 1).convert(
+            kind=np.polynomial.Polynomial
+        )
+        error = np.abs(fit(z) - wanted(z)).max()
+        if error < _SLACK:
+            break
+    return fit.coef[:0:-2], error
+
+
+def _first_bin(grid, geometry, first, step, shift):
+    """Returns the map from u to z, then shift and the coefficients of `_bins_of_tangents`."""
+    widest = _widest(grid, geometry)
+    return np.array([first / widest, step / widest, shift, *_bins_of_tangents(grid, geometry)[0]])
+
+
+def _sides(grid, geometry, first, step, h):
+    """Returns p, p', r, r' (V, 4): at u the sides of a pixel seem `|p + p' u|` (x) and `|r + r' u|` (y) wide."""
+    c, s = np.cos(geometry.angles), np.sin(geometry.angles)
+    dy, dx = (spacing / h for spacing in grid.spacing)
+    parts = dx * (first * c - s), dx * step * c, dy * (c + first * s), dy * step * s
+    return np.stack(parts, axis=1)
 
 
 def _coarse(values, quantum):
@@ -87,11 +127,10 @@ def _coarse(values, quantum):
 
 
 def _factors(grid, geometry, strips):
-    """The factor of a bin; a path length is `dx dy / D`, and the flat normal is longer than 1 by 1 / cos g."""
+    """The factor of a bin; a path length is `dx dy / D`, and the normal (1, -t) is longer than 1 by 1 / cos g."""
     if strips:
         return fan_strip.bin_scale(grid, geometry)
-    cos = np.cos(geometry.fan_angles(np.arange(geometry.bins)))
-    return np.prod(grid.spacing) * (1 / cos if geometry.detector == "flat" else np.ones_like(cos))
+    return np.prod(grid.spacing) / np.cos(geometry.fan_angles(np.arange(geometry.bins)))
 
 
 def _pixels(grid, geometry, h):
@@ -114,51 +153,58 @@ def adjoint(tables, y, *, candidates, flat, strips):
     Returns:
         Image (height, width, slices).
     """
-    cos, sin, used, *pixels = tables[:11]
-    a_high, a_low, b_high, b_low, turns, sides, to_first, firsts, scale = tables[11:]
+    used, sides, *pixels, scale, to_first = tables[:12]
+    bend_of = _bend_of(*tables[12:])
     bins, middle = y.shape[1], y.shape[1] // 2
-    a, b = a_high + a_low, b_high + b_low
-    side_x = sides[0] * jnp.abs(b[None] * cos[:, None] - a[None] * sin[:, None])
-    side_y = sides[1] * jnp.abs(a[None] * cos[:, None] + b[None] * sin[:, None])
-    shapes = strip.trapezoid(*strip.sides(side_x, side_y)) if strips else (jnp.maximum(side_x, side_y),)
-    y = jnp.pad(used[:, None, None] * scale[None, :, None] * y, ((0, 0), (candidates, candidates), (0, 0)))
+    y = used[:, None, None] * scale[None, :, None] * y
     if not strips:
-        y = y / jnp.square(shapes[0][:, : y.shape[1], None])
+        k = jnp.arange(bins)[None]
+        u = (k - middle) + bend_of(k + candidates)
+        spans = [jnp.abs(line[:, :1] + line[:, 1:] * u) for line in (sides[:, :2], sides[:, 2:])]
+        y = y / jnp.square(jnp.maximum(*spans))[:, :, None]
+    y = jnp.pad(y, ((0, 0), (candidates, candidates), (0, 0)))
 
     def locate(view):
-        terms, shapes = view
+        terms, (across, per_across, along, per_along) = view
         q, q_rest, w, w_rest = (terms[2 + p][:, None] + terms[p][None, :] for p in (0, 1, 4, 5))
-        place = (q + q_rest) / (w + w_rest)
-        if flat:
-            first = jnp.ceil(place + to_first[0]).astype(jnp.int32)
-        else:
-            first = take(firsts, (to_first[0] + to_first[1] * place).astype(jnp.int32))
-        first = jnp.clip(first, -candidates - middle, bins - middle)
-        index = first + (middle + candidates)
-        if flat:
-            k = first.astype(y.dtype)
-            n, m = (q - k * w) + (q_rest - k * w_rest), w + w_rest
-        else:
-            a, a_rest, b, b_rest = (take(table, index) for table in (a_high, a_low, b_high, b_low))
-            n = (a * q - b * w) + (a * q_rest - b * w_rest) + (a_rest * (q + q_rest) - b_rest * (w + w_rest))
-            m = (b + b_rest) * (q + q_rest) + (a + a_rest) * (w + w_rest)
-
+        depth = w + w_rest
+        first = _polynomial(to_first, (q + q_rest) / depth)
+        first = jnp.clip(jnp.ceil(first), -candidates - middle, bins - middle)
+        index = first.astype(jnp.int32) + (middle + candidates)
+        n = (q - first * w) + (q_rest - first * w_rest)
+        across, along = across + per_across * first, along + per_along * first
+        # The left edge of the first bin never cuts the pixel, nor does the right edge of the last.
+        ahead = [m + bend_of(index + m) for m in range(strips, candidates)]
         lines = [
-            (turns[0, k] * n - turns[1, k] * m, tuple(take(part, index + k) for part in shapes))
-            for k in range(candidates + strips)
+            (n - u * depth, jnp.abs(across + per_across * u), jnp.abs(along + per_along * u)) for u in ahead
         ]
-        return index, _strip_weights(lines, w + w_rest) if strips else _joseph_weights(lines)
+        return index, _strip_weights(lines, depth) if strips else _joseph_weights(lines)
 
     shape = pixels[2].shape[-1], pixels[0].shape[-1]
-    return gather_sum(locate, (tuple(pixels), shapes), y, shape)
+    return gather_sum(locate, (tuple(pixels), tuple(sides.T)), y, shape)
+
+
+def _bend_of(bends=None):
+    return lambda index: 0.0 if bends is None else take(bends, index)
+
+
+def _polynomial(to_first, u):
+    """Evaluates `_first_bin`."""
+    start, slope, shift, *coefficients = to_first
+    z = start + slope * u
+    place = coefficients[0]
+    for coefficient in coefficients[1:]:
+        place = place * (z * z) + coefficient
+    return place * z + shift
 
 
 def _joseph_weights(lines):
     """The triangle of linear interpolation times `D = max(|n_x| dx, |n_y| dy)`, `D - |N|`."""
-    return [jnp.maximum(0, half - jnp.abs(distance)) for distance, (half,) in lines]
+    return [jnp.maximum(0, jnp.maximum(*spans) - jnp.abs(distance)) for distance, *spans in lines]
 
 
 def _strip_weights(lines, depth):
     """The part of the pixel between the two edges of each bin, over its depth."""
-    parts = [strip.one_side(distance, shape) for distance, shape in lines]
-    return [(left - right) / depth for left, right in zip(parts, parts[1:], strict=False)]
+    per_depth = 1 / depth
+    parts = [0.5 * per_depth, *(strip.part_beyond(*line) * per_depth for line in lines), -0.5 * per_depth]
+    return [left - right for left, right in zip(parts, parts[1:], strict=False)]

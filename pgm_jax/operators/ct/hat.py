@@ -14,7 +14,8 @@ class Sizes(NamedTuple):
         shape: (nz, ny, nx) of the volume.
         spacing: (dz, dy, dx), mm.
         rows, columns: of the detector.
-        taps: largest number of columns and of rows whose rays weigh one voxel in one plane.
+        taps: largest number of columns and of rows whose rays weigh one voxel in one plane; for the strip footprint
+            also of voxels across and along z that a beam meets there.
     """
 
     shape: tuple

@@ -8,6 +8,7 @@ from pgm_jax.operators.ct.beam import PlanarBeam
 from pgm_jax.operators.ct.driving import split_index
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import Parallel
+from pgm_jax.operators.ct.turns import turned
 from pgm_jax.operators.linear_pair import linear_pair
 
 
@@ -89,9 +90,10 @@ def _joseph_weights(f, half, first, second, candidates):
 
 
 def _strip_weights(f, half, first, second, candidates):
-    """The part of the pixel between the two edges of each bin."""
+    """The part of the pixel between the two edges of each bin; the outer edges of the shadow never cut it."""
     shape = strip.trapezoid(first, second)
-    sides = [strip.one_side(m - 0.5 - f - half, shape) for m in range(1, candidates + 2)]
+    inner = [strip.one_side(m - 0.5 - f - half, shape) for m in range(2, candidates + 1)]
+    sides = [-0.5, *inner, 0.5]
     for left, right in zip(sides, sides[1:], strict=False):
         yield right - left
 
@@ -103,7 +105,7 @@ def _pair(footprint, module, weights):
     def adjoint(tables, y, *, split, candidates, shape, **setting):
         return _adjoint(tables[split:], y, weights=weights, candidates=candidates, shape=shape)
 
-    return linear_pair(f"parallel_beam_{footprint}", forward, adjoint)
+    return linear_pair(f"parallel_beam_{footprint}", *turned(forward, adjoint))
 
 
 _PAIRS = {

@@ -52,6 +52,25 @@ def one_side(distance, shape):
     return per_wide * (inside - flank * jnp.abs(flank) * per_narrow)
 
 
+def part_beyond(distance, first, second):
+    """Computes `one_side` of sides that differ from pixel to pixel, with one division.
+
+    Args:
+        distance: from the centre, in the unit of the sides.
+        first: width of the one side, >= 0.
+        second: width of the other, >= 0; not both are 0.
+
+    Returns:
+        Array in [-1/2, 1/2].
+    """
+    wide = jnp.maximum(first, second)
+    narrow = jnp.maximum(jnp.minimum(first, second), _FLANK * wide)
+    support, plateau = (wide + narrow) / 2, (wide - narrow) / 2
+    inside = jnp.clip(distance, -support, support)
+    flank = inside - jnp.clip(inside, -plateau, plateau)
+    return (2 * narrow * inside - flank * jnp.abs(flank)) / (2 * wide * narrow)
+
+
 def forward_tables(grid: ImageGrid, geometry: Parallel, used, sizes=None) -> tuple[tuple, int]:
     """Computes the host tables of `forward`, and how many columns a beam covers in a row at most.
 

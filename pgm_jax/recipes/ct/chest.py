@@ -8,6 +8,7 @@ import json
 from importlib import resources
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from pgm_jax.metrics import nrmse, psnr, ssim
@@ -34,7 +35,7 @@ class Settings(NamedTuple):
         tgv_iterations: PDHG iterations of its generalisation.
         trust: variance that DDS gives the clean image around the network's, in units of sigma^2.
         cg: conjugate gradient steps of DDS at each evaluation.
-        sigma_max: noise level at which a draw starts, from the FBP image.
+        sigma_max: noise level at which a draw starts, from the TV image.
         steps: evaluations of the network for one draw.
         draws: posterior draws behind the mean and the standard deviation.
         sigma_min: last noise level above 0.
@@ -107,7 +108,7 @@ def baseline(method: str, scan, chosen: Settings):
 
 
 def draws(key, prior, scan, chosen: Settings, method: str = "dds", **options) -> Any:
-    """Draws from the posterior of a scan, from the FBP image at `sigma_max`.
+    """Draws from the posterior of a scan, from the TV image at `sigma_max`.
 
     DDS corrects the network's clean image by conjugate gradients on
     `|v - x0|^2 / (2 trust sigma^2) + |W^(1/2) (A v - y)|^2 / 2`, the annealed weight of Zhu et al. 2023
@@ -126,11 +127,16 @@ def draws(key, prior, scan, chosen: Settings, method: str = "dds", **options) ->
     """
     if method == "dds":
         options = {"gamma": annealed(chosen.trust), "cg": chosen.cg} | options
-    start = jnp.clip(fbp(scan.beam, scan.y, chosen.filter, chosen.cutoff) / WATER, 0.0, 3.0)
+    start = _compiled_baseline("tv", scan, chosen._replace(**_OF_DRAWS))
     return posterior(
         key, prior, scan.likelihood(), method=method, steps=chosen.steps, draws=chosen.draws, start=start,
         sigma_max=chosen.sigma_max, sigma_min=chosen.sigma_min, **options,
     )  # fmt: skip
+
+
+_compiled_baseline = jax.jit(baseline, static_argnums=(0, 2))
+# What a baseline does not read, so that it is compiled once for all of them.
+_OF_DRAWS = {name: 1 for name in ("trust", "cg", "sigma_max", "steps", "draws", "sigma_min")}
 
 
 @functools.cache
