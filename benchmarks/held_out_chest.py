@@ -27,7 +27,7 @@ from pgm_jax.recipes.ct import (
 )
 
 TEST, VALIDATION = "lung2", "lung1"
-LEVEL, CALIBRATION = 0.9, 10
+LEVEL, CALIBRATION = 0.9, 9
 # Pixels of the reconstruction above this count as body; the truth is not asked.
 BODY = 0.1
 METHODS = {"pfgmpp": "chest-ct-pfgmpp", "edm": "chest-ct-edm"}
@@ -131,7 +131,7 @@ def main():
     )
     parser.add_argument("--json", required=True, type=Path)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--slices", type=int, default=8)
+    parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--long", action="store_true")
     given = parser.parse_args()
     rows = json.loads(given.json.read_text()) if given.json.exists() else {}

@@ -98,7 +98,7 @@ def trained_rows(runs):
     slices = chest_slices("lung1", 12).fine
     small = slices.reshape(12, 256, 2, 256, 2).mean(axis=(2, 4))
     rng, patches = np.random.default_rng(0), []
-    while len(patches) < 256:
+    while len(patches) < 128:
         row, column = rng.integers(256 - PATCH, size=2)
         patch = small[len(patches) % 12, row : row + PATCH, column : column + PATCH]
         patches += [patch.ravel()] if np.mean(patch > 0.1) > 0.3 else []
@@ -148,10 +148,10 @@ def _patches(prior, share, steps):
     def draw(prior, share):
         return sample(
             jax.random.key(3), noisy(heun(), share), prior.denoiser(), prior.process,
-            karras(steps, sigma_min=0.005, sigma_max=20.0), shape=(256, PATCH, PATCH, 1),
+            karras(steps, sigma_min=0.005, sigma_max=20.0), shape=(128, PATCH, PATCH, 1),
         )  # fmt: skip
 
-    return draw(prior, share).reshape(256, -1)
+    return draw(prior, share).reshape(128, -1)
 
 
 def figure(rows, path):

@@ -77,7 +77,7 @@ def reconstruct_verb(tyro) -> dict:
             relax: relaxation of art, sart and sirt.
             subsets: ordered subsets of the views; None is the usual number.
             window: ram-lak, shepp-logan, cosine, hamming or hann, for fbp and fdk.
-            footprint: joseph, or strip (exact areas) for 2-D projectors.
+            footprint: joseph, or strip (exact areas; cones with upright detectors by separable footprints).
             positive: keep the image at or above 0.
             attenuation: volume of attenuation in 1/mm, for PET and SPECT.
             units: what an NPY file of projections holds.

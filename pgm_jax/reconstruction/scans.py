@@ -72,7 +72,7 @@ def projection_scan(
         record: what `data.read_geometry` returned.
         projections: what `data.read_projections` returned.
         subsets: ordered subsets of the views.
-        footprint: "joseph" or "strip", for two-dimensional projectors.
+        footprint: "joseph" or "strip", of CT and parallel-beam PET.
         attenuation: attenuation map (slices, height, width) in 1/mm for PET and SPECT, or None.
 
     Returns:
@@ -155,7 +155,8 @@ def _volumetric(record, shape, subsets, footprint, attenuation):
         kind = Helical if isinstance(record, records.HelicalScan) else Cone
         named = {name: value for name, value in vars(record).items() if name != "image"}
         geometry = kind(**named)
-    return ConeBeam(grid, geometry, subsets), lambda values: jnp.asarray(_broadcast(values, shape)[..., None])
+    operator = ConeBeam(grid, geometry, subsets, footprint)
+    return operator, lambda values: jnp.asarray(_broadcast(values, shape)[..., None])
 
 
 def _broadcast(values, shape):

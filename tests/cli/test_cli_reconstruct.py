@@ -132,9 +132,10 @@ def test_a_cone_beam_volume(tmp_path):
         "image": {"shape": [6, 10, 10], "spacing": [2.0, 2.0, 2.0]},
     }
     (tmp_path / "cone.json").write_text(json.dumps(geometry))
-    for method, floor in (("fdk", 13), ("sirt", 18)):
-        words = ("--geometry", tmp_path / "cone.json", "--method", method)
-        image, _ = run(tmp_path / method, tmp_path / "scan.npy", *words)
+    strip = ("--footprint", "strip")
+    for method, floor, footprint in (("fdk", 13, ()), ("sirt", 18, ()), ("sirt", 18, strip)):
+        words = ("--geometry", tmp_path / "cone.json", "--method", method, *footprint)
+        image, _ = run(tmp_path / "".join((method, *footprint)), tmp_path / "scan.npy", *words)
         assert psnr(image.reshape(volume.shape), volume) > floor
 
 

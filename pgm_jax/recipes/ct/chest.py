@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     tv_iterations: int = 300
     tgv_iterations: int = 300
     trust: float = 1.0
-    cg: int = 5
+    cg: int = 20
     sigma_max: float = 1.0
     steps: int = 50
     draws: int = 4
