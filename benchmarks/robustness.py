@@ -62,7 +62,7 @@ def mixture():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(8, 16)) / 2
     return MixturePrior(
-        jnp.zeros(8),
+        jnp.ones(8),
         jnp.asarray(means, jnp.float32),
         jnp.tile(0.01 * jnp.eye(16, dtype=jnp.float32), (8, 1, 1)),
     )

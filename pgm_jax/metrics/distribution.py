@@ -7,7 +7,8 @@ import jax.numpy as jnp
 def _mean_distance(a, b):
     def row(point):
         square = jnp.sum((point[None] - b) ** 2, axis=1)
-        positive = square > 0
+        # Not `> 0`: NaN must stay NaN.
+        positive = square != 0
         return jnp.mean(jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0))
 
     # One row at a time: the full table of differences would be n x m x size.

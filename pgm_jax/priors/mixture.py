@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgm_jax.core import real_size
 from pgm_jax.priors.base import Prior, levels, working_dtype
@@ -20,6 +21,9 @@ class MixturePrior(Prior):
         covs: (K, N, N) covariances of the real components; see `GaussianPrior`.
         values: (K, N) eigenvalues, computed once when the prior is built.
         vectors: (K, N, N) eigenvectors.
+
+    Raises:
+        ValueError: for weights that are not at least 0 with a positive sum, where their numbers are known.
     """
 
     weights: Any
@@ -29,6 +33,7 @@ class MixturePrior(Prior):
     vectors: Any = None
 
     def __post_init__(self):
+        _require_weights(self.weights)
         if self.values is None and is_array(self.covs):
             values, vectors = eigensystem(self.covs)
             object.__setattr__(self, "values", values)
@@ -127,3 +132,11 @@ class MixturePrior(Prior):
         new_means, covs, log_evidence = jax.vmap(update)(means, self.covs)
         new_means = jax.vmap(lambda vector: from_real(vector, shape, is_complex))(new_means)
         return MixturePrior(jax.nn.softmax(self.log_weights + log_evidence), new_means, covs)
+
+
+def _require_weights(weights):
+    if not is_array(weights) or isinstance(weights, jax.core.Tracer):
+        return
+    weights = np.asarray(weights)
+    if weights.dtype != object and not (np.all(weights >= 0) and weights.sum() > 0):
+        raise ValueError(f"MixturePrior needs weights >= 0 with a positive sum, got {weights.tolist()}")

@@ -94,3 +94,8 @@ def test_coverage_of_the_right_law_is_its_level(level):
 def test_wrong_shapes_say_what_is_needed(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_nan_is_not_taken_for_nearness():
+    broken = jnp.zeros((4, 2)).at[1, 0].set(jnp.nan)
+    assert jnp.isnan(energy_distance(broken, jnp.ones((5, 2))))

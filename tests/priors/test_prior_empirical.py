@@ -114,3 +114,9 @@ def test_sample_and_refusals():
         EmpiricalPrior(jnp.zeros((2, 2, 2, 1))).denoiser(EDM())(
             jnp.zeros((2, 2, 1)), jnp.full((2, 2, 1), 0.5)
         )
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -0.5], [1.0, np.nan]])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="weights >= 0 with a positive sum"):
+        MixturePrior(jnp.asarray(weights), jnp.zeros((2, 3)), jnp.stack([jnp.eye(3)] * 2))
