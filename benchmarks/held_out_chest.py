@@ -33,6 +33,8 @@ COVERED = ("views_23", "angle_120", "photons_4000")
 # Pixels of the reconstruction above this count as body; the truth is not asked.
 BODY = 0.1
 METHODS = {"pfgmpp": "chest-ct-pfgmpp", "edm": "chest-ct-edm"}
+# As the settings were tuned; `--long` has 50 and 500.
+STEPS = 20
 LONG = {
     "dds, 50": ("dds", 50, {}),
     "dds, 500": ("dds", 500, {}),
@@ -91,9 +93,9 @@ def coverage(prior, task, chosen, results, found):
     }
 
 
-def table(task, count):
+def table(task, count, covered, methods):
     """All methods of one task."""
-    found, chosen = scans(TEST, task, count), settings(task)
+    found, chosen = scans(TEST, task, count), settings(task)._replace(steps=STEPS)
     rows = {}
     for method in BASELINES:
         run, begun = jax.jit(lambda scan, m=method: baseline(m, scan, chosen)), time.perf_counter()
@@ -101,10 +103,10 @@ def table(task, count):
         second = (time.perf_counter() - begun) / count
         rows[method] = {"mean": mean_scores(images, found), "seconds a slice": round(second, 2)}
         print(task, method, rows[method], flush=True)
-    for name, file in METHODS.items():
-        prior = load_prior(file)
+    for name in methods:
+        prior = load_prior(METHODS[name])
         rows[name], results = posterior_rows(prior, found, chosen)
-        if name == "pfgmpp" and task in COVERED:
+        if name == "pfgmpp" and covered and task in COVERED:
             rows[name]["coverage"] = coverage(prior, task, chosen, results, found)
         print(task, name, rows[name], flush=True)
     return rows
@@ -135,10 +137,15 @@ def main():
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--no-coverage", action="store_true", help="leave out the calibration, 19 more scans")
+    parser.add_argument("--priors", nargs="+", choices=list(METHODS), default=list(METHODS))
     given = parser.parse_args()
     rows = json.loads(given.json.read_text()) if given.json.exists() else {}
     for task in given.tasks:
-        rows[task] = (long_table if given.long else table)(task, given.slices)
+        if given.long:
+            rows[task] = long_table(task, given.slices)
+        else:
+            rows[task] = table(task, given.slices, not given.no_coverage, given.priors)
         given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 

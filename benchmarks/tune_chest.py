@@ -29,12 +29,12 @@ from pgm_jax.recipes.ct import (
 
 VALIDATION, SLICES = "lung1", 2
 FILE = Path(pgm_jax.__file__).parent / "recipes" / "ct" / "chest.json"
-WEIGHTS, BALANCES = (1.0, 3.0, 10.0, 30.0), (1.0, 10.0)
+WEIGHTS, BALANCES, TRUSTS = (1.0, 3.0, 10.0, 30.0), (1.0, 10.0), (4.0,)
 TABLE = {
     "fbp": {"filter": ("ram-lak", "hann"), "cutoff": (0.3, 0.5, 0.7, 1.0)},
     "tv": {"tv_weight": WEIGHTS, "tv_balance": BALANCES},
     "tgv": {"tgv_weight": WEIGHTS, "tgv_balance": BALANCES},
-    "dds": {"trust": (1.0, 4.0), "sigma_max": (0.3, 0.6)},
+    "dds": {"trust": TRUSTS, "sigma_max": (0.25, 0.8), "cg": (20,)},
 }
 ITERATIONS = (300, 1000)
 
@@ -105,10 +105,12 @@ def main():
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS, help="of tv and tgv")
     parser.add_argument("--balances", type=float, nargs="+", default=BALANCES, help="of tv and tgv")
+    parser.add_argument("--trusts", type=float, nargs="+", default=TRUSTS, help="of dds")
     parser.add_argument("--prior", default="chest-ct-pfgmpp", help="shipped prior or file, for dds")
     given = parser.parse_args()
     for method in ("tv", "tgv"):
         TABLE[method] = {f"{method}_weight": given.weights, f"{method}_balance": given.balances}
+    TABLE["dds"]["trust"] = given.trusts
     table = json.loads(FILE.read_text()) if FILE.exists() else {"settings": {}, "psnr": {}}
     for task in given.tasks:
         start = {"settings": table["settings"].get(task, Settings()._asdict())}
