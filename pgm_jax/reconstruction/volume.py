@@ -105,7 +105,8 @@ def posterior_volume(
         chunk: slices at a time in the network, a bound on memory.
         folder: where the state is kept, or None.
         watch: called with `Progress` before the first step and after each.
-        **options: `weight` and `rho` of `guidance.mbir`, `cg` its CG steps, and its other options.
+        **options: `weight` and `rho` of `guidance.mbir`, `cg` its CG steps, and its other options. A resumed run
+            knows a function by its name and the numbers that it encloses.
 
     Returns:
         The volume.
@@ -187,10 +188,21 @@ class _Run:
 
 
 def _fingerprint(key, method, grid, options, given):
-    told = hashlib.sha256(repr((method, grid.tolist(), sorted(options.items()))).encode())
+    named = [(name, _told(value)) for name, value in sorted(options.items())]
+    told = hashlib.sha256(repr((method, grid.tolist(), named)).encode())
     for leaf in (jax.random.key_data(key), *jax.tree.leaves(given)):
         told.update(np.asarray(leaf).tobytes())
     return told.hexdigest()
+
+
+def _told(value):
+    """An option in words that another process finds again: a function by its name and what it encloses."""
+    if not callable(value):
+        return repr(value)
+    enclosed = [repr(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+    return repr(
+        (getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__name__), enclosed)
+    )
 
 
 def _sliced(process):

@@ -41,7 +41,9 @@ def test_the_operator_is_in_units_of_water(scan):
 
 
 def test_baselines_and_draws_on_a_disc(scan):
-    chosen = ct.Settings(filter="hann", tv_weight=30.0, tv_balance=3.0, tv_iterations=60, steps=4, draws=2, cg=4)
+    chosen = ct.Settings(
+        filter="hann", tv_weight=30.0, tv_balance=3.0, tv_iterations=60, steps=4, draws=2, cg=4
+    )
     psnr = {m: float(ct.scores(ct.baseline(m, scan, chosen), scan.truth)["psnr"]) for m in ("fbp", "tv")}
     found = ct.draws(jax.random.key(1), load_prior("chest-ct-pfgmpp"), scan, chosen._replace(sigma_max=0.2))
     mean = float(ct.scores(found.mean, scan.truth)["psnr"])

@@ -36,6 +36,10 @@ def _made(process, exact):
     return prior
 
 
+def _annealed(trust):
+    return lambda process, t: trust * process.sigma(t) ** 2
+
+
 def _likelihood(noise_std=0.1):
     matrix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
     operator = EachSlice(Matrix(matrix, image_shape=SLICE), DEPTH)
@@ -47,6 +51,7 @@ def _likelihood(noise_std=0.1):
 def test_killed_and_resumed_is_the_run(tmp_path, method, process):
     likelihood, _ = _likelihood()
     settings = {"method": method, "steps": 4, "sigma_max": 5.0, "chunk": 1, "weight": 0.1, "rho": 1.0}
+    settings["gamma"] = _annealed(3.0)
     arguments = (jax.random.key(0), SlicePrior(process), likelihood)
     whole = posterior_volume(*arguments, **settings)
     seen = []
@@ -60,12 +65,16 @@ def test_killed_and_resumed_is_the_run(tmp_path, method, process):
         posterior_volume(*arguments, **settings, folder=tmp_path, watch=kill)
     assert [p.done for p in seen] == [0, 1, 2] and seen[0].seconds_left > 0 and seen[0].memory_bytes > 0
     seen.clear()
+    # Another process holds another function object.
+    settings["gamma"] = _annealed(3.0)
     resumed = posterior_volume(*arguments, **settings, folder=tmp_path, watch=seen.append)
     assert [p.done for p in seen] == [2, 3, 4]
     np.testing.assert_array_equal(resumed, whole)
     np.testing.assert_array_equal(posterior_volume(*arguments, **settings, folder=tmp_path), whole)
     with pytest.raises(ValueError, match="holds another run"):
         posterior_volume(jax.random.key(1), *arguments[1:], **settings, folder=tmp_path)
+    with pytest.raises(ValueError, match="holds another run"):
+        posterior_volume(*arguments, **(settings | {"gamma": _annealed(2.0)}), folder=tmp_path)
 
 
 def test_the_volume_fits_the_data_and_the_flat_stack():
