@@ -106,7 +106,7 @@ def posterior_volume(
         folder: where the state is kept, or None.
         watch: called with `Progress` before the first step and after each.
         **options: `weight` and `rho` of `guidance.mbir`, `cg` its CG steps, and its other options. A resumed run
-            knows a function by its name and the numbers that it encloses.
+            knows a function by its code and the numbers that it encloses.
 
     Returns:
         The volume.
@@ -118,7 +118,8 @@ def posterior_volume(
     _require(method, likelihood)
     process, grid = _sliced(prior.process), karras(steps, sigma_min, sigma_max)
     if start is not None:
-        start = process.perturb(jax.random.fold_in(key, 1), start, jnp.float32(grid[0]))
+        key, key_start = jax.random.split(key)
+        start = process.perturb(key_start, start, jnp.float32(grid[0]))
     first, advance = _programs(key, VOLUME_METHODS[method], process, grid, chunk, options)
     given = prior, likelihood, start
     run = _Run(folder, _fingerprint(key, method, grid, options, given))
@@ -196,13 +197,14 @@ def _fingerprint(key, method, grid, options, given):
 
 
 def _told(value):
-    """An option in words that another process finds again: a function by its name and what it encloses."""
+    """An option in words that another process finds again: a function by its name, code and what it encloses."""
     if not callable(value):
         return repr(value)
+    code = getattr(value, "__code__", None)
+    body = None if code is None else (code.co_code, code.co_consts, code.co_names, value.__defaults__)
     enclosed = [repr(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
-    return repr(
-        (getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__name__), enclosed)
-    )
+    name = getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__name__)
+    return repr((name, body, enclosed))
 
 
 def _sliced(process):

@@ -8,7 +8,7 @@ import pytest
 from pgm_jax.operators import EachSlice, GaussianLikelihood, Matrix
 from pgm_jax.priors import GaussianPrior
 from pgm_jax.processes import EDM, PFGMpp
-from pgm_jax.reconstruction import posterior_volume
+from pgm_jax.reconstruction import posterior_volume, volume
 
 DEPTH, SLICE = 3, (2, 2, 1)
 
@@ -73,8 +73,16 @@ def test_killed_and_resumed_is_the_run(tmp_path, method, process):
     np.testing.assert_array_equal(posterior_volume(*arguments, **settings, folder=tmp_path), whole)
     with pytest.raises(ValueError, match="holds another run"):
         posterior_volume(jax.random.key(1), *arguments[1:], **settings, folder=tmp_path)
-    with pytest.raises(ValueError, match="holds another run"):
-        posterior_volume(*arguments, **(settings | {"gamma": _annealed(2.0)}), folder=tmp_path)
+    for other in (_annealed(2.0), lambda process, t: 3.0 * process.sigma(t) ** 2):
+        with pytest.raises(ValueError, match="holds another run"):
+            posterior_volume(*arguments, **(settings | {"gamma": other}), folder=tmp_path)
+
+
+def test_functions_are_told_apart_by_what_they_compute():
+    told = volume._told
+    assert told(_annealed(3.0)) == told(_annealed(3.0)) != told(_annealed(2.0))
+    twins = [eval(f"lambda process, t: {trust} * t") for trust in (4.0, 2.0)]
+    assert told(twins[0]) != told(twins[1])
 
 
 def test_the_volume_fits_the_data_and_the_flat_stack():
