@@ -7,7 +7,7 @@ import jax
 from pgm_jax.bench import torch_peer
 from pgm_jax.bench.flops import mfu, program_flops
 from pgm_jax.bench.row import Row
-from pgm_jax.bench.timing import program_bytes
+from pgm_jax.core import program_bytes
 
 
 class Measured(NamedTuple):

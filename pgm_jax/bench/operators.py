@@ -9,7 +9,8 @@ import numpy as np
 from pgm_jax.bench.nufft_peers import nufft_peers
 from pgm_jax.bench.projector_peers import projector_peers
 from pgm_jax.bench.row import Row
-from pgm_jax.bench.timing import compile_apart, interleaved, program_bytes
+from pgm_jax.bench.timing import compile_apart, interleaved
+from pgm_jax.core import program_bytes
 from pgm_jax.operators import NUFFT, Fan, FanBeam, ImageGrid, Parallel, ParallelBeam, radial
 
 DIRECTIONS = ("forward", "adjoint")

@@ -12,8 +12,8 @@ from pgm_jax.bench.deepinv_peer import deepinv_runs
 from pgm_jax.bench.flops import count_flops, mfu
 from pgm_jax.bench.posterior_problem import PosteriorCase, denoiser_parts, scene_of
 from pgm_jax.bench.row import Row
-from pgm_jax.bench.timing import compile_apart, interleaved, program_bytes
-from pgm_jax.core import sample_key
+from pgm_jax.bench.timing import compile_apart, interleaved
+from pgm_jax.core import program_bytes, sample_key
 from pgm_jax.metrics import psnr
 from pgm_jax.networks import as_denoiser
 from pgm_jax.operators import GaussianLikelihood

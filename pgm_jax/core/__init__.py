@@ -31,3 +31,4 @@ from pgm_jax.core.estimator import chain as chain, lift as lift
 from pgm_jax.core.extras import MissingExtra as MissingExtra, require as require
 from pgm_jax.core.keys import prior_key as prior_key, sample_key as sample_key, step_key as step_key
 from pgm_jax.core.precision import Precision as Precision
+from pgm_jax.core.programs import program_bytes as program_bytes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import sample_key
+from pgm_jax.core import program_bytes, sample_key
 from pgm_jax.reconstruction.posterior import posterior
 from pgm_jax.reconstruction.posterior_plan import over_draws, planned, sampling
 from pgm_jax.samplers import sample_in_parts
@@ -63,7 +63,7 @@ def posterior_cost(key, prior, likelihood, *, images: int = 1, **request) -> Cos
     levels = sorted({0, (steps - 1) // 2, max(steps - 2, 0)})
     _timed(program, levels[0], given)
     step = sum(_timed(program, level, given) for level in levels) / len(levels)
-    return Cost(compile_seconds + images * steps * step, compile_seconds, step, _bytes(program))
+    return Cost(compile_seconds + images * steps * step, compile_seconds, step, program_bytes(program))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,10 +87,3 @@ def _timed(program, number, given):
     begun = time.perf_counter()
     jax.block_until_ready(program(jnp.asarray(number), *given))
     return time.perf_counter() - begun
-
-
-def _bytes(program):
-    memory = program.memory_analysis()
-    if memory is None:
-        return None
-    return int(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)

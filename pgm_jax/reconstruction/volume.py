@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgm_jax import guidance as guides
-from pgm_jax.core import checkpoint
+from pgm_jax.core import checkpoint, program_bytes
 from pgm_jax.processes import StudentT, karras
 from pgm_jax.samplers import ddim, predictor_corrector, sample_in_parts
 
@@ -129,11 +129,11 @@ def posterior_volume(
     compiled = advance.lower(state, jnp.asarray(done), *given).compile()
     # One step more than needed: the estimate is of this machine, now.
     _, second = _timed(compiled, state, jnp.asarray(done), *given)
-    watch(Progress(done, steps, second * (steps - done), _bytes(compiled)))
+    watch(Progress(done, steps, second * (steps - done), program_bytes(compiled)))
     for number in range(done, steps):
         state, second = _timed(compiled, state, jnp.asarray(number), *given)
         run.save(state, number + 1)
-        watch(Progress(number + 1, steps, second * (steps - number - 1), _bytes(compiled)))
+        watch(Progress(number + 1, steps, second * (steps - number - 1), program_bytes(compiled)))
     return state.x
 
 
@@ -217,10 +217,3 @@ def _timed(compiled, *arguments):
     begun = time.perf_counter()
     result = jax.block_until_ready(compiled(*arguments))
     return result, time.perf_counter() - begun
-
-
-def _bytes(compiled):
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return None
-    return int(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from pgm_jax import bench
-from pgm_jax.bench.timing import program_bytes
 from pgm_jax.cli import main as cli
+from pgm_jax.core import program_bytes
 from pgm_jax.networks.convolution import plain_conv
 from pgm_jax.networks.winograd import winograd
 
