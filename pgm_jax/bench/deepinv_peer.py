@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ class DeepinvRuns(NamedTuple):
 
     Attributes:
         runs: functions without arguments by name, each of which returns the images (slices, size, size, 1).
-        physics: whose operator they apply, or None.
+        physics: whose operators they apply, or None.
         note: why there are none, or None.
     """
 
@@ -35,10 +36,11 @@ class DeepinvRuns(NamedTuple):
 def deepinv_runs(names, case, scene, parts, strength, zeta) -> DeepinvRuns:
     """Builds deepinv's reconstructions of a volume.
 
-    CT: our compiled projector and its adjoint behind a `LinearPhysics`, arrays handed over by DLPack, so that the
-    operator costs both parties the same; its prox takes `case.cg` conjugate gradient steps. MRI: deepinv's own
-    `MRI`, whose prox is in closed form. DPS: its defaults (variance preserving, DDPM's solver) with `case.steps`
-    evaluations.
+    CT, each method twice: with our compiled projector and its adjoint behind a `LinearPhysics`, arrays handed over
+    by DLPack, so that the operator costs both parties the same; and as its users have it, with deepinv's own
+    `Tomography` (the same views, its cheaper adjoint, its own data). Its prox takes `case.cg` conjugate gradient
+    steps. MRI: deepinv's own `MRI`, whose prox is in closed form. DPS: its defaults (variance preserving, DDPM's
+    solver) with `case.steps` evaluations.
 
     Args:
         names: "DPS" and "DiffPIR", or one of them.
@@ -66,21 +68,21 @@ def deepinv_runs(names, case, scene, parts, strength, zeta) -> DeepinvRuns:
     except MissingExtra as error:
         return DeepinvRuns({}, None, str(error))
     torch = torch_peer.ready(parts.case, parts.model, device)
-    physics, said = (_projector if case.modality == "ct" else _mri)(deepinv, torch, case, scene, device)
     y = _to_torch(torch, scene.y, device)
-    _require_same(torch, physics, scene, device)
+    known = _projectors if case.modality == "ct" else _mri
+    physics = known(deepinv, torch, case, scene, device, y)
     variant, params, apply = _fastest(torch, parts, device)
     denoiser = _denoiser(deepinv, torch, parts, params, apply)
     shape = tuple(_to_torch(torch, scene.truth, device).shape)
 
-    def dps():
+    def dps(physics, y):
         rng = torch.Generator(device).manual_seed(0)
         model = deepinv.sampling.DPS(
             denoiser, num_steps=case.steps + 1, weight=_WEIGHT, device=device, rng=rng, minus_one_one=False
         )
         return model(y, physics, x_init=shape)
 
-    def diffpir():
+    def diffpir(physics, y):
         torch.manual_seed(0)
         fidelity, noise = deepinv.optim.data_fidelity.L2(), float(scene.noise_std)
         options = {
@@ -93,10 +95,28 @@ def deepinv_runs(names, case, scene, parts, strength, zeta) -> DeepinvRuns:
         model = deepinv.sampling.DiffPIR(denoiser, fidelity, **options)
         return model(y, physics, x_init=torch.zeros(shape, device=device))
 
-    label = f"deepinv {deepinv.__version__}"
-    made = {"DPS": dps, "DiffPIR": diffpir}
-    runs = {f"{label} {name}, torch {variant}": _finished(torch, device, made[name]) for name in names}
-    return DeepinvRuns(runs, said, None)
+    label, made = f"deepinv {deepinv.__version__}", {"DPS": dps, "DiffPIR": diffpir}
+    runs = {
+        f"{label} {name}, {whose}, torch {variant}": _finished(torch, device, partial(made[name], *problem))
+        for name in names
+        for whose, problem in physics.items()
+    }
+    return DeepinvRuns(runs, "; ".join(physics), None)
+
+
+def _projectors(deepinv, torch, case, scene, device, y):
+    """Both operators of CT with their data."""
+    ours = _projector(deepinv, torch, case, scene, device)
+    _require_same(torch, ours, scene, device)
+    angles = torch.linspace(0, 180, case.views + 1)[:-1]
+    options = {"circle": True, "normalize": True, "adjoint_via_backprop": False, "device": device}
+    own = deepinv.physics.Tomography(
+        angles, case.size, max_iter=case.cg, tol=0.0, implicit_backward_solver=False, **options
+    )
+    with torch.no_grad():
+        clean = own.A(_to_torch(torch, scene.truth, device))
+        measured = clean + float(scene.noise_std) * torch.randn(clean.shape, device=device)
+    return {"our projector": (ours, y), "its own Tomography": (own, measured)}
 
 
 def _projector(deepinv, torch, case, scene, device):
@@ -118,7 +138,7 @@ def _projector(deepinv, torch, case, scene, device):
         def backward(ctx, grad):
             return handed(backward, grad)
 
-    physics = deepinv.physics.LinearPhysics(
+    return deepinv.physics.LinearPhysics(
         A=lambda x, **_: Apply.apply(x.float()),
         A_adjoint=lambda y, **_: handed(backward, y),
         noise_model=deepinv.physics.GaussianNoise(float(scene.noise_std)),
@@ -127,14 +147,14 @@ def _projector(deepinv, torch, case, scene, device):
         implicit_backward_solver=False,
         device=device,
     )
-    return physics, "our compiled projector behind LinearPhysics"
 
 
-def _mri(deepinv, torch, case, scene, device):
+def _mri(deepinv, torch, case, scene, device, y):
     mask = np.broadcast_to(np.asarray(scene.operator.mask), (case.size, case.size)).copy()
     noise = deepinv.physics.GaussianNoise(float(scene.noise_std))
     physics = deepinv.physics.MRI(mask=torch.from_numpy(mask).to(device), noise_model=noise, device=device)
-    return physics, "deepinv's own MRI, prox in closed form"
+    _require_same(torch, physics, scene, device)
+    return {"its own MRI": (physics, y)}
 
 
 def _require_same(torch, physics, scene, device):

@@ -20,8 +20,8 @@ _PEAKS = (
 )
 
 
-# Primitives of `networks.winograd`, of an image and a 3 by 3 kernel or a second image.
-_WINOGRAD = ("winograd", "winograd_kernel")
+# Primitives of `networks`: convolutions and products of an image, and the kernel's gradient from two images.
+_CONVOLUTIONS, _OF_TWO_IMAGES = ("winograd", "formed_conv", "tall_product"), {"winograd_kernel": 9}
 
 
 def count_flops(function: Callable, *arguments) -> float:
@@ -96,9 +96,10 @@ def _of_equation(equation):
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         return _of_conv(equation)
-    if name in _WINOGRAD:
+    if name in _CONVOLUTIONS or name in _OF_TWO_IMAGES:
         x, other = (variable.aval.shape for variable in equation.invars)
-        return 2 * 9 * math.prod(x) * other[-1]
+        places = _OF_TWO_IMAGES.get(name) or math.prod(other[:-2])
+        return 2 * places * math.prod(x) * other[-1]
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
         size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)

@@ -72,7 +72,7 @@ def posterior_row(case: PosteriorCase, *, repeats: int = 1, peer: bool = True) -
         `Row`; its run is the whole volume and its case also holds `s_per_slice`, `s_per_volume`, `evaluations`
         (calls of the network for one slice), `physics_s_per_slice`, `physics_share`, `psnr` and `peer_psnr`
         (dB, mean over the slices, peak 1; without `prior` the weights are not trained, and it says no more than
-        that both parties reconstruct), `physics` (whose operator the peer used), `noise_std` and `note`.
+        that both parties reconstruct), `physics` (whose operators the peers used), `noise_std` and `note`.
 
     Raises:
         ValueError: for an unknown method, modality, network or prior, or a size that does not fit.

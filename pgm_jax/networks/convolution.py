@@ -4,20 +4,20 @@ XLA's CPU convolution runs some shapes on one thread and computes the kernel's g
 matrix product. Here many channels take Winograd's form (`winograd`); of the rest, the first are moved to XLA's
 other, threaded form by one row of padding more than they need, and the second is a sum of matrix products over
 bands of rows that stay in cache. The choice is made at trace time by platform, dtype and static shape
-(`convolution_form`): elsewhere (GPU, TPU, several devices, small or narrow images, one or three dimensions) all is
+(`convolution_form`): elsewhere (GPU, TPU, several devices, inside `shard_map`) all is
 `jax.lax.conv_general_dilated`.
 
-Of the rest, only the derivative along the kernel is rewritten, as a linear map whose automatic transpose is fast
+The derivatives are chosen too: convolutions are bilinear primitives (`bilinear`), whose transpose along the image
+is a convolution of the turned kernel and along the kernel the transpose of a linear map that is fast
 (`kernel_maps`). So `jvp`, `vmap`, `grad` and their compositions work as for any JAX function.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.networks.convolution_form import Form, form_of
-from pgm_jax.networks.kernel_maps import conv_by_taps, conv_in_bands, product_by_columns
+from pgm_jax.networks.bilinear import bilinear, images_together, turned, varying
+from pgm_jax.networks.convolution_form import form_of
+from pgm_jax.networks.kernel_maps import columns_product, conv_by_taps, conv_in_bands
 from pgm_jax.networks.winograd import winograd
 
 _AXES = {1: "W", 2: "HW", 3: "DHW"}
@@ -39,10 +39,10 @@ def conv(x, kernel):
     """
     if all(size == 1 for size in kernel.shape[:-2]):
         return pointwise(x, kernel.reshape(kernel.shape[-2:]))
-    form = form_of(x, kernel) if on_one_cpu() else Form()
-    if form.winograd:
-        return winograd(x, kernel)
-    return formed_conv(x, kernel, form) if any(form) else plain_conv(x, kernel)
+    if not on_one_cpu() or varying(x, kernel):
+        return plain_conv(x, kernel)
+    form = form_of(x, kernel)
+    return winograd(x, kernel) if form.winograd else formed_conv(x, kernel, form)
 
 
 def pointwise(x, kernel):
@@ -87,30 +87,37 @@ def plain_conv(x, kernel):
     return _padded_conv(x, kernel, 0)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def formed_conv(x, kernel, form):
     """Convolves as `plain_conv` in a chosen form.
 
     Args:
-        x: (b, height, width, inputs).
+        x: (b, *spatial, inputs).
         kernel: (*size, inputs, outputs); 3 by 3 where `form.rows` is not 0.
         form: `Form`.
 
     Returns:
-        (b, height, width, outputs).
+        (b, *spatial, outputs).
     """
+    return _formed.bind(x, kernel, form=form)
+
+
+def _formed_conv(x, kernel, *, form):
     return _padded_conv(x, kernel, form.extra)[:, : x.shape[1]]
 
 
-@functools.partial(formed_conv.defjvp, symbolic_zeros=True)
-def _formed_conv_jvp(form, primals, tangents):
-    x, kernel = primals
-    # With the extra rows on the side of x, it is the transpose that pads by more than it needs.
-    below = ((0, 0), (0, form.extra_back), (0, 0), (0, 0))
-    along_x = lambda dx: _padded_conv(jnp.pad(dx, below), kernel, -form.extra_back)
-    along_kernel = lambda dkernel: _along_kernel(x, dkernel, form)
-    y = _padded_conv(x, kernel, form.extra)[:, : x.shape[1]]
-    return y, _sum_of((along_x, along_kernel), tangents, y)
+def _along_x(y, x, kernel, *, form):
+    # lax's own transpose exchanges the channels of the kernel by its dimension numbers only, for which XLA's CPU
+    # backend has a loop without threads or vectors wherever the convolution stands in the body of a scan.
+    back = form._replace(extra=form.extra_back, extra_back=form.extra)
+    return _formed.bind(y, turned(kernel), form=back)
+
+
+def _back_along_kernel(y, x, kernel, *, form):
+    shape = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
+    return jax.linear_transpose(lambda kernel: _along_kernel(x, kernel, form), shape)(y)[0]
+
+
+_formed = bilinear("formed_conv", _formed_conv, (_along_x, _back_along_kernel), images_together)
 
 
 def _along_kernel(x, dkernel, form):
@@ -127,7 +134,6 @@ def _padded_conv(x, kernel, extra):
     return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), padding, dimension_numbers=numbers)
 
 
-@jax.custom_jvp
 def tall_product(x, kernel):
     """Returns `x kernel` of many rows; the derivative along the kernel contracts a transposed copy of x.
 
@@ -138,15 +144,18 @@ def tall_product(x, kernel):
     Returns:
         (rows, outputs).
     """
-    return x @ kernel
+    return _product.bind(x, kernel)
 
 
-@functools.partial(tall_product.defjvp, symbolic_zeros=True)
-def _tall_product_jvp(primals, tangents):
-    x, kernel = primals
-    along = (lambda dx: dx @ kernel), (lambda dkernel: jax.checkpoint(product_by_columns)(x, dkernel))
-    y = x @ kernel
-    return y, _sum_of(along, tangents, y)
+_product = bilinear(
+    "tall_product",
+    jnp.matmul,
+    (
+        lambda y, x, kernel: _product.bind(y, turned(kernel)),
+        lambda y, x, kernel: columns_product(x, y),
+    ),
+    images_together,
+)
 
 
 @jax.custom_jvp
@@ -168,12 +177,3 @@ def _settled_halves_jvp(primals, tangents):
     # A factor that XLA cannot know: it removes a loop that only copies, and optimization_barrier before it fuses.
     one = 1 + 0 * jax.lax.stop_gradient(x[(0,) * x.ndim])
     return x, jax.lax.map(lambda half: half * one, tangent.reshape(2, -1)).reshape(x.shape)
-
-
-def _sum_of(maps, tangents, like):
-    parts = [
-        one(tangent)
-        for one, tangent in zip(maps, tangents, strict=True)
-        if not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-    ]
-    return sum(parts[1:], parts[0]) if parts else jnp.zeros_like(like)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from pgm_jax.networks.kernel_maps import PAIRED
@@ -111,11 +110,4 @@ def allows_winograd(x, kernel):
     if x.ndim != 4 or kernel.shape[:2] != (3, 3) or not x.dtype == kernel.dtype == jnp.float32:
         return False
     tiles = x.shape[0] * (x.shape[1] // 4) * (x.shape[2] // 4)
-    # Its primitives do not follow what varies over the axes of a `shard_map`.
-    varies = any(_varying(jax.typeof(array)) for array in (x, kernel))
-    return min(kernel.shape[2:]) >= _WINOGRAD_LESS and tiles >= _WINOGRAD_TILES and not varies
-
-
-def _varying(aval):
-    kind = getattr(aval, "manual_axis_type", None)
-    return kind.varying if kind is not None else getattr(aval, "vma", frozenset())
+    return min(kernel.shape[2:]) >= _WINOGRAD_LESS and tiles >= _WINOGRAD_TILES

@@ -10,19 +10,17 @@ and, the sum over y d g being the same from all three sides, the derivative alon
 
 The convolution and that derivative are two bilinear JAX primitives, closed under transposition: all derivatives of
 any order are the two again. (The automatic transpose of the transforms, sums of padded slices, takes several times
-as long, and `linear_call` has no batching rule.)
+as long.)
 """
 
 import math
 from fractions import Fraction
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-from jax.sharding import PartitionSpec
+
+from pgm_jax.networks.bilinear import bilinear, images_together, turned
 
 # Besides infinity. In float32 they lose 2e-6 of the largest result, the usual 0, +-1, +-2 four times as much.
 _POINTS = (0, Fraction(3, 4), -Fraction(3, 4), Fraction(3, 2), -Fraction(3, 2))
@@ -212,63 +210,20 @@ def _transformed(matrix, parts, axis=0):
     return jnp.stack(list(sums), axis)
 
 
-def _turned(kernel):
-    """The kernel of the transpose along x."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-def _bilinear(name, function, transposes):
-    """Makes a primitive of two arrays, linear in each; `transposes` as `ad.defbilinear` takes them."""
-    primitive = Primitive(name)
-    primitive.def_impl(jax.jit(function))
-    primitive.def_abstract_eval(partial(_result_type, function))
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    ad.defbilinear(primitive, *transposes)
-    return primitive
-
-
-def _result_type(function, *avals):
-    out = jax.eval_shape(function, *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals))
-    sharding = avals[0].sharding.update(spec=PartitionSpec(*[None] * out.ndim))
-    return avals[0].update(shape=out.shape, dtype=out.dtype, weak_type=False, sharding=sharding)
-
-
-def _map_batch(primitive, arguments, dims):
-    mapped = [jnp.moveaxis(a, d, 0) for a, d in zip(arguments, dims, strict=True) if d is not None]
-
-    def one(parts):
-        parts = iter(parts)
-        return primitive.bind(
-            *(a if d is None else next(parts) for a, d in zip(arguments, dims, strict=True))
-        )
-
-    return jax.lax.map(one, mapped), 0
-
-
-def _batch_conv(arguments, dims):
-    (x, kernel), (dim, of_kernel) = arguments, dims
-    if of_kernel is not None:
-        return _map_batch(_conv, arguments, dims)
-    x = jnp.moveaxis(x, dim, 0)
-    y = _conv.bind(x.reshape(-1, *x.shape[2:]), kernel)
-    return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-
-
-_conv = _bilinear(
+_conv = bilinear(
     "winograd",
     _convolved,
     (
-        lambda y, x, kernel: _conv.bind(y, _turned(kernel)),
+        lambda y, x, kernel: _conv.bind(y, turned(kernel)),
         lambda y, x, kernel: _kernel.bind(x, y),
     ),
+    images_together,
 )
-_kernel = _bilinear(
+_kernel = bilinear(
     "winograd_kernel",
     _kernel_gradient,
     (
-        lambda kernel, x, y: _conv.bind(y, _turned(kernel)),
+        lambda kernel, x, y: _conv.bind(y, turned(kernel)),
         lambda kernel, x, y: _conv.bind(x, kernel),
     ),
 )
-batching.primitive_batchers[_conv] = _batch_conv
-batching.primitive_batchers[_kernel] = partial(_map_batch, _kernel)

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from pgm_jax.networks import convolution as c
-from pgm_jax.networks.convolution_form import band_rows, form_of
+from pgm_jax.networks.convolution_form import Form, band_rows, form_of
 
 # (batch, height, width, inputs, outputs, form): several bands in pairs and one by one, one band, single rows, extra
 # rows of padding forward, backward and both with lax for the kernel, the kernel tap by tap and by Winograd.
 SHAPES = [
-    (2, 8, 6, 3, 5, c.Form(0, 0, 4)),
-    (2, 8, 6, 5, 3, c.Form(1, 0, 8)),
-    (1, 6, 7, 2, 2, c.Form(0, 1, 1)),
-    (3, 5, 6, 3, 2, c.Form(0, 0, 5)),
-    (2, 6, 5, 2, 3, c.Form(1, 1, 0)),
-    (2, 6, 5, 4, 2, c.Form(0, 0, 0, "taps")),
-    (2, 6, 5, 4, 3, c.Form(0, 1, 2, "winograd")),
+    (2, 8, 6, 3, 5, Form(0, 0, 4)),
+    (2, 8, 6, 5, 3, Form(1, 0, 8)),
+    (1, 6, 7, 2, 2, Form(0, 1, 1)),
+    (3, 5, 6, 3, 2, Form(0, 0, 5)),
+    (2, 6, 5, 2, 3, Form(1, 1, 0)),
+    (2, 6, 5, 4, 2, Form(0, 0, 0, "taps")),
+    (2, 6, 5, 4, 3, Form(0, 1, 2, "winograd")),
 ]
 
 
@@ -176,3 +176,17 @@ def test_pmap_and_shard_map(monkeypatch):
         return jax.pmap(gradient)(x), jax.jit(mapped)(x)
 
     close(gradients(True), gradients(False))
+
+
+def test_the_gradient_in_a_loop_keeps_the_fast_form(monkeypatch):
+    """Guidance differentiates the network in a scan: there lax's transpose, its kernel not laid out anew, runs at a
+    thirtieth of the speed (32 channels, 128 x 128 pixels: 225 ms a convolution instead of 8)."""
+    monkeypatch.setattr(c, "on_one_cpu", lambda: True)
+    x, kernel = draws((1, 16, 16, 8), (3, 3, 8, 8))
+
+    def compiled(conv):
+        back = lambda x: jax.vjp(lambda x: conv(x, kernel), x)[1](x)[0]
+        run = lambda x: jax.lax.scan(lambda x, _: (back(x), None), x, length=3)[0]
+        return jax.jit(run).lower(x).compile().as_text()
+
+    assert "01oi" in compiled(c.plain_conv) and "01oi" not in compiled(c.conv)
