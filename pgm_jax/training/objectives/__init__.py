@@ -1,10 +1,23 @@
 """Training objectives: `(params, carry, batch, key) -> (loss, (carry, metrics))`."""
 
-from pgm_jax.training.objectives import levels as levels, weighting as weighting
+from pgm_jax.training.objectives import (
+    curricula as curricula,
+    distances as distances,
+    gaps as gaps,
+    levels as levels,
+    weighting as weighting,
+)
 from pgm_jax.training.objectives.augmentation import augmented as augmented
 from pgm_jax.training.objectives.categorical import (
     categorical as categorical,
     class_probabilities as class_probabilities,
+)
+from pgm_jax.training.objectives.consistency import (
+    Teacher as Teacher,
+    carry_of as carry_of,
+    consistency_distillation as consistency_distillation,
+    consistency_training as consistency_training,
+    ect as ect,
 )
 from pgm_jax.training.objectives.denoising import denoising as denoising, sample_losses as sample_losses
 from pgm_jax.training.objectives.field import (

@@ -54,18 +54,33 @@ def draw_pairs(process, levels, batch, key, *, stratified=False) -> Pairs:
     """
     index = indices(batch)
     images = {name: _at_least_float32(batch[name]) for name in ("x0", "x1") if batch.get(name) is not None}
-    whole = jax.random.fold_in(key, _WHOLE_STEP)
 
-    def one(index, image):
-        key_level, key_noise = jax.random.split(sample_key(key, index))
-        u = level_draws.stratified(whole, index) if stratified else level_draws.independent(key_level)
+    def one(index, u, image):
+        _, key_noise = jax.random.split(sample_key(key, index))
         t = jnp.maximum(levels(process, u), EARLIEST)
         x0, x1 = image["x0"], image.get("x1")
         # What process.perturb does with this key; the noise itself is needed for the target.
         noise = process.law.sample(key_noise, x0.shape, x0.dtype)
         return Pairs(process.mix(Estimate(x0, noise, x1), t), t, x0, noise, x1)
 
-    return jax.vmap(one)(index, images)
+    return jax.vmap(one)(index, uniforms(key, index, stratified=stratified), images)
+
+
+def uniforms(key, index, *, stratified=False):
+    """Draws the quantile of each sample's time, the same whenever it is asked for.
+
+    Args:
+        key: PRNG key of the step.
+        index: (b,) numbers of the samples.
+        stratified: see `draw_pairs`.
+
+    Returns:
+        (b,) in (0, 1).
+    """
+    if stratified:
+        whole = jax.random.fold_in(key, _WHOLE_STEP)
+        return jax.vmap(lambda i: level_draws.stratified(whole, i))(index)
+    return jax.vmap(lambda i: level_draws.independent(jax.random.split(sample_key(key, i))[0]))(index)
 
 
 def indices(batch):
