@@ -19,12 +19,15 @@ from pgm_jax.training.objectives.consistency import (
     consistency_training as consistency_training,
     ect as ect,
 )
+from pgm_jax.training.objectives.continuous import scm as scm
 from pgm_jax.training.objectives.denoising import denoising as denoising, sample_losses as sample_losses
 from pgm_jax.training.objectives.field import (
     field_denoiser as field_denoiser,
     pfgm_field as pfgm_field,
     stable_target as stable_target,
 )
+from pgm_jax.training.objectives.meanflow import meanflow as meanflow
+from pgm_jax.training.objectives.trajectory import Trajectory as Trajectory, ctm as ctm
 from pgm_jax.training.objectives.uncertainty import (
     init_uncertainty as init_uncertainty,
     learned_uncertainty as learned_uncertainty,

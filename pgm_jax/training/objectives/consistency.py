@@ -215,7 +215,7 @@ def _objective(process, network, parameterisation, gaps, move, distance, weighti
         index, cond, step = indices(batch), batch.get("cond"), carry["step"]
         pairs, s = draw_gaps(process, gaps, batch, key, step)
         keys = network_keys(key, index)
-        carry = _followed(carry, params, rate)
+        carry = followed(carry, params, rate)
         target = jax.lax.stop_gradient(params if rate is None else carry["target"])
         x_s = jax.lax.stop_gradient(move(carry, pairs, s, cond, keys))
         f = evaluate(process, network, parameterisation, params, pairs.x_t, pairs.t, cond, keys)
@@ -229,7 +229,17 @@ def _objective(process, network, parameterisation, gaps, move, distance, weighti
     return objective
 
 
-def _followed(carry, params, rate):
+def followed(carry, params, rate):
+    """Returns the carry with its averaged target moved towards the parameters.
+
+    Args:
+        carry: see `carry_of`.
+        params: the parameters.
+        rate: `step -> mu`, or None for no average.
+
+    Returns:
+        The carry.
+    """
     # The parameters already hold the update of the step before, so this is the average after that step.
     if rate is None:
         return carry
