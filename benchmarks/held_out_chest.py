@@ -6,15 +6,11 @@
 Intervals are calibrated on the validation person and their coverage is counted on the test person.
 """
 
-import argparse
-import json
-import time
-from pathlib import Path
-
 import jax
 import numpy as np
+from held_out import Intervals, coverage, mean_scores, options, timed, write
 
-from pgm_jax import load_prior, metrics
+from pgm_jax import load_prior
 from pgm_jax.recipes.ct import (
     BASELINES,
     TASKS,
@@ -35,11 +31,12 @@ BODY = 0.1
 METHODS = {"pfgmpp": "chest-ct-pfgmpp", "edm": "chest-ct-edm"}
 # As the settings were tuned; `--long` has 50 and 500.
 STEPS = 20
+# Method, sampler steps and options; Heun's step, of "dps" and "moment_matching", has two evaluations.
 LONG = {
     "dds, 50": ("dds", 50, {}),
     "dds, 500": ("dds", 500, {}),
     "diffpir, 500": ("diffpir", 500, {"strength": 1.0, "cg": 5}),
-    "dps, 500": ("dps", 500, {}),
+    "dps, 500": ("dps", 250, {}),
     "moment matching, 500": ("moment_matching", 250, {}),
 }
 
@@ -53,44 +50,23 @@ def scans(name, task, count):
     ]
 
 
-def mean_scores(images, found):
-    """Mean of every score over slices."""
-    rows = [scores(image, scan.truth) for image, scan in zip(images, found, strict=True)]
-    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
-
-
 def posterior_rows(prior, found, chosen):
     """Scores of one draw and of the mean, seconds a slice, and the posteriors."""
-    results, begun = [], time.perf_counter()
-    for number, scan in enumerate(found):
-        results.append(jax.block_until_ready(draws(jax.random.key(number), prior, scan, chosen)))
-    second = (time.perf_counter() - begun) / len(found)
+    results, seconds = timed(lambda n, scan: draws(jax.random.key(n), prior, scan, chosen), found)
     return {
-        "draw": mean_scores([r.draws[0] for r in results], found),
-        "mean": mean_scores([r.mean for r in results], found),
-        "seconds a slice": round(second, 2),
+        "draw": mean_scores(scores, [r.draws[0] for r in results], found),
+        "mean": mean_scores(scores, [r.mean for r in results], found),
+        "seconds a slice": seconds,
     }, results
 
 
-def coverage(prior, task, chosen, results, found):
-    """Share of body pixels inside `mean +- factor std`: with the factor of a normal law, and calibrated."""
-    known = scans(VALIDATION, task, CALIBRATION)
-    calibration = posterior_rows(prior, known, chosen)[1]
-    gather = lambda rs, ss: (
-        np.stack([r.mean for r in rs]),
-        np.stack([r.std for r in rs]),
-        np.stack([s.truth for s in ss]),
+def intervals(results, found):
+    """Mean and standard deviation of the draws, beside the truth."""
+    return Intervals(
+        np.stack([r.mean for r in results]),
+        np.stack([r.std for r in results]),
+        np.stack([s.truth for s in found]),
     )
-    body = lambda arrays: arrays[0] > BODY
-    before, after = gather(calibration, known), gather(results, found)
-    factor = metrics.conformal_factor(*before, LEVEL, body(before))
-    inside = lambda q: round(100 * (1 - float(np.mean(metrics.miscoverage(*after, q, body(after))))), 1)
-    return {
-        "nominal": 100 * LEVEL,
-        "normal law": inside(1.645),
-        "calibrated": inside(factor),
-        "factor": factor,
-    }
 
 
 def table(task, count, covered, methods):
@@ -98,16 +74,17 @@ def table(task, count, covered, methods):
     found, chosen = scans(TEST, task, count), settings(task)._replace(steps=STEPS)
     rows = {}
     for method in BASELINES:
-        run, begun = jax.jit(lambda scan, m=method: baseline(m, scan, chosen)), time.perf_counter()
-        images = [jax.block_until_ready(run(scan)) for scan in found]
-        second = (time.perf_counter() - begun) / count
-        rows[method] = {"mean": mean_scores(images, found), "seconds a slice": round(second, 2)}
+        run = jax.jit(lambda scan, m=method: baseline(m, scan, chosen))
+        images, seconds = timed(lambda number, scan, run=run: run(scan), found)
+        rows[method] = {"mean": mean_scores(scores, images, found), "seconds a slice": seconds}
         print(task, method, rows[method], flush=True)
     for name in methods:
         prior = load_prior(METHODS[name])
         rows[name], results = posterior_rows(prior, found, chosen)
         if name == "pfgmpp" and covered and task in COVERED:
-            rows[name]["coverage"] = coverage(prior, task, chosen, results, found)
+            known = scans(VALIDATION, task, CALIBRATION)
+            calibration = intervals(posterior_rows(prior, known, chosen)[1], known)
+            rows[name]["coverage"] = coverage(calibration, intervals(results, found), LEVEL, BODY)
         print(task, name, rows[name], flush=True)
     return rows
 
@@ -116,37 +93,29 @@ def long_table(task, count):
     """Fifty evaluations beside five hundred, at D = inf, where every method is valid."""
     found, chosen, rows = scans(TEST, task, count), settings(task), {}
     prior = load_prior("chest-ct-edm")
-    for name, (method, steps, options) in LONG.items():
-        begun = time.perf_counter()
+    for name, (method, steps, given) in LONG.items():
         plan = chosen._replace(steps=steps)
-        images = [
-            draws(jax.random.key(n), prior, s, plan, method, **options).mean for n, s in enumerate(found)
-        ]
-        second = (time.perf_counter() - begun) / count
-        rows[name] = mean_scores(images, found) | {"seconds a slice": round(second, 1)}
+        run = lambda n, s, p=plan, m=method, g=given: draws(jax.random.key(n), prior, s, p, m, **g).mean
+        images, seconds = timed(run, found)
+        rows[name] = mean_scores(scores, images, found) | {"seconds a slice": seconds}
         print(task, name, rows[name], flush=True)
     return rows
 
 
 def main():
     """Writes the table after each task."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", required=True, type=Path)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--slices", type=int, default=4)
-    parser.add_argument("--long", action="store_true")
-    parser.add_argument("--no-coverage", action="store_true", help="leave out the calibration, 19 more scans")
+    parser = options(__doc__, TASKS, 4)
     parser.add_argument("--priors", nargs="+", choices=list(METHODS), default=list(METHODS))
     given = parser.parse_args()
-    rows = json.loads(given.json.read_text()) if given.json.exists() else {}
-    for task in given.tasks:
-        if given.long:
-            rows[task] = long_table(task, given.slices)
-        else:
-            rows[task] = table(task, given.slices, not given.no_coverage, given.priors)
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+    write(
+        given.json,
+        given.tasks,
+        lambda task: (
+            long_table(task, given.slices)
+            if given.long
+            else table(task, given.slices, not given.no_coverage, given.priors)
+        ),
+    )
 
 
 if __name__ == "__main__":

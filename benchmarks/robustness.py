@@ -28,7 +28,8 @@ from pgm_jax.samplers import ddim, heun, sample
 
 DIMENSIONS = (1.0, 64.0, 128.0, 2048.0, math.inf)
 INJECTED, STEPS, BITS = (0.0, 0.05, 0.1, 0.2, 0.3), (50, 20, 10, 5), (16, 8, 4)
-SAMPLES, PATCH, TASK = 4000, 48, "views_23"
+SAMPLES, PATCH, PATCHES = 1000, 48, 64
+TASK, SCANS, DRAWS = "views_23", 1, 2
 
 
 def noisy(sampler, share):
@@ -94,11 +95,11 @@ def exact_rows():
 
 def trained_rows(runs):
     """Posterior PSNR and energy distance of patches of the trained priors, by D."""
-    found, chosen = scans(TASK), settings(TASK)
+    found, chosen = scans(TASK)[:SCANS], settings(TASK)
     slices = chest_slices("lung1", 12).fine
     small = slices.reshape(12, 256, 2, 256, 2).mean(axis=(2, 4))
     rng, patches = np.random.default_rng(0), []
-    while len(patches) < 128:
+    while len(patches) < PATCHES:
         row, column = rng.integers(256 - PATCH, size=2)
         patch = small[len(patches) % 12, row : row + PATCH, column : column + PATCH]
         patches += [patch.ravel()] if np.mean(patch > 0.1) > 0.3 else []
@@ -107,7 +108,7 @@ def trained_rows(runs):
         prior = trained(PLAN, runs, D)
 
         def psnr(prior=prior, share=0.0, steps=20):
-            plan = chosen._replace(steps=steps, draws=4)
+            plan = chosen._replace(steps=steps, draws=DRAWS)
             images = [draws(jax.random.key(1), prior, s, plan, sampler=sampler_of(share)).mean for s in found]
             return round(
                 float(np.mean([scores(i, s.truth)["psnr"] for i, s in zip(images, found, strict=True)])), 3
@@ -148,10 +149,10 @@ def _patches(prior, share, steps):
     def draw(prior, share):
         return sample(
             jax.random.key(3), noisy(heun(), share), prior.denoiser(), prior.process,
-            karras(steps, sigma_min=0.005, sigma_max=20.0), shape=(128, PATCH, PATCH, 1),
+            karras(steps, sigma_min=0.005, sigma_max=20.0), shape=(PATCHES, PATCH, PATCH, 1),
         )  # fmt: skip
 
-    return draw(prior, share).reshape(128, -1)
+    return draw(prior, share).reshape(PATCHES, -1)
 
 
 def figure(rows, path):

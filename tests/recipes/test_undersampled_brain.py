@@ -38,6 +38,24 @@ def test_the_scan_holds_its_truth(disc):
     assert np.std(residual.imag) == pytest.approx(0.01, rel=0.1)
 
 
+def test_spokes_measure_the_truth_with_noise(disc):
+    scan = mri.simulated_scan(jax.random.key(0), disc, "radial")
+    assert adjoint_gap(scan.operator, jax.random.key(1)) < 1e-5
+    assert scan.y.shape == (4, 48, 64)
+    residual = np.asarray(scan.y - scan.operator(scan.truth))
+    assert np.std(residual.real) == pytest.approx(0.01, rel=0.05)
+    assert np.std(residual.imag) == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_task_is_its_scan(disc):
+    key = jax.random.key(0)
+    fourth = mri.undersampled_scan(key, disc, 4, mask_seed=3)
+    for task in (4, "4"):
+        np.testing.assert_array_equal(mri.simulated_scan(key, disc, task, mask_seed=3).y, fourth.y)
+    with pytest.raises(ValueError, match="choose one of 4, 8, radial"):
+        mri.simulated_scan(key, disc, 3)
+
+
 def test_scores_know_the_truth_and_a_known_error(disc):
     truth = disc.astype(jnp.complex64)
     perfect = mri.scores(truth * jnp.exp(0.3j), truth)
@@ -48,14 +66,33 @@ def test_scores_know_the_truth_and_a_known_error(disc):
 
 def test_more_samples_help_every_method(disc):
     priors = mri.brain_priors(disc.shape, 1.0)
-    for method in ("zero_filled", "tv", "dds", "edm_dds"):
-        chosen = TINY._replace(steps=12, cg=5, tv_steps=60)
+    for method in ("zero_filled", "tv", "tgv", "dds", "edm_dds"):
+        chosen = TINY._replace(steps=12, cg=5, tv_steps=60, tgv_steps=60)
         run = jax.jit(mri.reconstruct(method, chosen))
         psnr = [
             mri.scores(run(jax.random.key(0), priors, scan).mean(0), scan.truth)["psnr"]
             for scan in (mri.undersampled_scan(jax.random.key(2), disc, a) for a in (2, 8))
         ]
         assert psnr[0] > psnr[1] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ("tv", "tgv", "dds"))
+def test_more_spokes_help(method, disc):
+    priors = mri.brain_priors(disc.shape, 1.0)
+    chosen = TINY._replace(cg_steps=8, steps=12, cg=5, tv_steps=60, tgv_steps=60)
+    run = jax.jit(mri.reconstruct(method, chosen))
+    psnr = []
+    for spokes in (24, 6):
+        scan = mri.radial_scan(jax.random.key(2), disc, spokes=spokes)
+        psnr.append(mri.scores(run(jax.random.key(0), priors, scan).mean(0), scan.truth)["psnr"])
+    assert psnr[0] > psnr[1] + 1
+
+
+def test_settings_are_stored_for_every_task():
+    for task in mri.TASKS:
+        chosen = mri.settings(task)
+        assert min(chosen.tv_weight, chosen.tgv_weight, chosen.trust, chosen.cg) > 0
 
 
 class Exact(NamedTuple):

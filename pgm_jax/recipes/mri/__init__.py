@@ -2,10 +2,12 @@
 
 from pgm_jax.recipes.mri.brain_prior import brain_prior as brain_prior, brain_spectrum as brain_spectrum
 from pgm_jax.recipes.mri.scan import (
+    TASKS as TASKS,
     BrainSlices as BrainSlices,
     Scan as Scan,
     brain_slices as brain_slices,
     radial_scan as radial_scan,
+    simulated_scan as simulated_scan,
     smooth_phase as smooth_phase,
     undersampled_scan as undersampled_scan,
     unpad as unpad,

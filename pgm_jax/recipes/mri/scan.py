@@ -16,6 +16,8 @@ from pgm_jax.operators import NonCartesian, Sense, birdcage_maps, measure, radia
 COILS = 4
 CENTRE_FRACTION = 0.08
 NOISE_STD = 0.01
+TASKS = ("4", "8", "radial")
+"""Scans with tuned settings: accelerations, and spokes."""
 # FFTs of these lengths are fast; slices are padded to the next multiple, never resampled.
 _MULTIPLE = 32
 
@@ -161,6 +163,28 @@ def radial_scan(key, magnitude, spokes=48):
     operator = NonCartesian.create(maps, points)
     y = measure(key_noise, operator, truth, NOISE_STD)
     return Scan(truth, operator, y, jnp.asarray(NOISE_STD, jnp.float32))
+
+
+def simulated_scan(key, magnitude, task, mask_seed=0):
+    """Simulates the scan of a task: `undersampled_scan` of an acceleration, or `radial_scan`.
+
+    Args:
+        key: PRNG key of the phase and the noise.
+        magnitude: (height, width, 1) magnitude, 1 at the volume's 99.5th percentile.
+        task: one of `TASKS`; accelerations may be numbers.
+        mask_seed: integer seed of the lines; spokes have none.
+
+    Returns:
+        `Scan`.
+
+    Raises:
+        ValueError: for an unknown task.
+    """
+    if str(task) not in TASKS:
+        raise ValueError(f"Unknown task {task!r}: choose one of {', '.join(TASKS)}.")
+    if task == "radial":
+        return radial_scan(key, magnitude)
+    return undersampled_scan(key, magnitude, int(task), mask_seed)
 
 
 def _truth(key, magnitude):

@@ -24,6 +24,7 @@ METHODS = (
     "zero_filled",
     "cg_sense",
     "tv",
+    "tgv",
     "gaussian_mean",
     "dds_draw",
     "dds_mean",
@@ -32,8 +33,6 @@ METHODS = (
 )
 # A pixel counts as head above this share of the 99.5th percentile.
 _HEAD = 0.05
-# Step ratio with which PDHG reaches the TV minimum in about 300 iterations on these data.
-_TV_BALANCE = 8.0
 
 
 class Settings(NamedTuple):
@@ -171,12 +170,10 @@ def reconstruct(method, chosen):
     one = {
         "zero_filled": lambda key, priors, scan: zero_filled(scan.operator, scan.y)[None],
         "cg_sense": lambda key, priors, scan: cg_sense(scan.operator, scan.y, chosen.cg_steps)[0][None],
-        "tv": lambda key, priors, scan: tv(
-            scan.operator, scan.y, chosen.tv_weight, chosen.tv_steps, balance=_TV_BALANCE
-        )[0][None],
-        "tgv": lambda key, priors, scan: tgv(
-            scan.operator, scan.y, chosen.tgv_weight, chosen.tgv_steps, balance=_TV_BALANCE
-        )[0][None],
+        "tv": lambda key, priors, scan: tv(scan.operator, scan.y, chosen.tv_weight, chosen.tv_steps)[0][None],
+        "tgv": lambda key, priors, scan: tgv(scan.operator, scan.y, chosen.tgv_weight, chosen.tgv_steps)[0][
+            None
+        ],
         # The spectrum spans six decades, so data-space CG needs many steps.
         "gaussian_mean": lambda key, priors, scan: priors.gaussian.posterior(
             scan.operator, scan.y, scan.noise_std, circulant=False, rtol=1e-6, max_steps=1500

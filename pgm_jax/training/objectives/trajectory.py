@@ -66,11 +66,7 @@ def ctm(
     Raises:
         ValueError: for a grid that does not rise from above 0, or `most` outside 1 to its steps.
     """
-    times = np.asarray(trajectory.times, np.float64)
-    if times.ndim != 1 or len(times) < 2 or times[0] <= 0 or np.any(np.diff(times) <= 0):
-        raise ValueError(f"ctm needs rising times above 0, at least two, got {times}.")
-    if not 1 <= trajectory.most < len(times):
-        raise ValueError(f"ctm: most must lie in 1 to {len(times) - 1}, got {trajectory.most}.")
+    times = _checked(trajectory)
     distance = distances.pseudo_huber() if distance is None else distance
 
     def objective(params, carry, batch, key):
@@ -106,6 +102,15 @@ def ctm(
         return loss, (carry | {"step": carry["step"] + 1}, metrics | terms)
 
     return objective
+
+
+def _checked(trajectory):
+    times = np.asarray(trajectory.times, np.float64)
+    if times.ndim != 1 or len(times) < 2 or times[0] <= 0 or np.any(np.diff(times) <= 0):
+        raise ValueError(f"ctm needs rising times above 0, at least two, got {times}.")
+    if not 1 <= trajectory.most < len(times):
+        raise ValueError(f"ctm: most must lie in 1 to {len(times) - 1}, got {trajectory.most}.")
+    return times
 
 
 class _Drawn(NamedTuple):
