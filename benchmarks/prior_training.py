@@ -1,4 +1,5 @@
-"""What the shipped priors share: PFGM++ at D = inf from nothing, then short runs at finite D, resumable."""
+"""What the shipped priors share: PFGM++ at D = inf from nothing, then short runs at finite D, then runs that tune
+these for few steps (`--few`), all resumable."""
 
 import argparse
 import json
@@ -44,7 +45,11 @@ class Plan(NamedTuple):
     prepared: Callable
 
 
-def build(plan: Plan, D, start):
+# Stages of easy consistency tuning, in each of which pairs of levels come four times as close.
+FEW_STAGES, FEW_BASE = 4, 4.0
+
+
+def build(plan: Plan, D, start, few=False):
     """Objective, optimiser, averages, steps and the description of a run."""
     network = networks.drunet(**plan.network)
     stage = plan.base if start is None else plan.tune
@@ -52,9 +57,12 @@ def build(plan: Plan, D, start):
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
     levels = objectives.levels.lognormal(*plan.levels)
     scaling = precondition.edm(plan.sigma_data)
-    objective = objectives.augmented(
-        plan.augment, objectives.denoising(PFGMpp(D), network, scaling, levels, stratified=True)
-    )
+    if few:
+        stages = objectives.curricula.stages(stage["steps"] // FEW_STAGES, FEW_STAGES - 1)
+        inner = objectives.ect(PFGMpp(D), network, scaling, stages, levels=levels, q=FEW_BASE)
+    else:
+        inner = objectives.denoising(PFGMpp(D), network, scaling, levels, stratified=True)
+    objective = objectives.augmented(plan.augment, inner)
     meta = {
         "process": "PFGMpp",
         "D": str(D),
@@ -66,18 +74,20 @@ def build(plan: Plan, D, start):
         "batch": plan.batch,
         "plan": stage,
         "sources": plan.sources,
-    }
+    } | ({"few": [FEW_STAGES, FEW_BASE]} if few else {})
     return network, objective, optimiser, [ema.half_life(400)], stage["steps"], json.loads(json.dumps(meta))
 
 
-def folder(out, D, start):
+def folder(out, D, start, few=False):
     """Where a run keeps its checkpoints."""
-    return Path(out) / (f"D-{D:g}" if start is None else f"D-{D:g}-from-{start:g}")
+    name = f"D-{D:g}" if start is None else f"D-{D:g}-from-{start:g}"
+    return Path(out) / (f"{name}-few" if few else name)
 
 
-def averaged(path, network, optimiser, averages):
+def averaged(path, network, optimiser, averages, few=False):
     """The averaged parameters of a finished run."""
-    abstract = training.abstract_state(jax.random.key(0), network.init, optimiser, ema=averages)
+    carry = objectives.carry_of() if few else ()
+    abstract = training.abstract_state(jax.random.key(0), network.init, optimiser, ema=averages, carry=carry)
     state, _ = checkpoint.restore(path.resolve(), abstract)
     return state.ema[averages[0].name]
 
@@ -90,13 +100,18 @@ def main(plan: Plan, description: str):
     parser.add_argument("--out", required=True)
     parser.add_argument("--D", type=float, default=math.inf)
     parser.add_argument("--start", type=float, help="D of the finished run to start from")
+    parser.add_argument(
+        "--few", action="store_true", help="tune the finished run of this D and start for few steps"
+    )
     given = parser.parse_args()
-    network, objective, optimiser, averages, steps, meta = build(plan, given.D, given.start)
+    network, objective, optimiser, averages, steps, meta = build(plan, given.D, given.start, given.few)
     sources = [data.Source(plan.prepared(name), weight, step) for name, weight, step in plan.sources]
     seed = 1 if given.start is None else 2
-    path = folder(given.out, given.D, given.start)
+    path = folder(given.out, given.D, given.start, given.few)
     start = network.init
-    if given.start is not None:
+    if given.few:
+        start = averaged(folder(given.out, given.D, given.start), network, optimiser, averages)
+    elif given.start is not None:
         start = averaged(folder(given.out, given.start, None), network, optimiser, averages)
     training.fit(
         objective,
@@ -106,6 +121,7 @@ def main(plan: Plan, description: str):
         key=jax.random.key(seed),
         steps=steps,
         ema=averages,
+        carry=objectives.carry_of() if given.few else (),
         checkpoint=path.resolve(),
         save_every=500,
         keep=2,

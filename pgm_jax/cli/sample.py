@@ -28,8 +28,8 @@ class Request(NamedTuple):
         source: folder of a run, or name of a shipped prior.
         out: folder to write to.
         count: number of images.
-        steps: steps of the sampler.
-        sampler: name of the sampler.
+        steps: steps of the sampler, or None.
+        sampler: name of the sampler, or None.
         seed: seed of the draws.
         batch: largest number of images at a time.
         average: name of an average of the weights, or None.
@@ -41,8 +41,8 @@ class Request(NamedTuple):
     source: str
     out: Path
     count: int = 16
-    steps: int = 18
-    sampler: str = "heun"
+    steps: int | None = None
+    sampler: str | None = None
     seed: int = 0
     batch: int = 64
     average: str | None = None
@@ -145,12 +145,12 @@ def _name(config):
 
 
 def _record(request, trained, mesh, timing):
-    config = prior_config.to_json(trained.config)
+    config, plain = prior_config.to_json(trained.config), trained.config.objective == "denoising"
     return {
         "source": request.source,
         "count": request.count,
-        "sampler": request.sampler,
-        "steps": request.steps,
+        "sampler": request.sampler or ("heun" if plain else trained.config.objective),
+        "steps": request.steps or (18 if plain else 2),
         "sigma_min": config["sigma_min"],
         "sigma_max": config["sigma_max"],
         "seed": request.seed,

@@ -59,6 +59,7 @@ def run_train(
     # Errors of the configuration come before a download, which takes minutes.
     for part in (generation.devices, generation.averages, generation.network_of):
         part(config)
+    config = generation.started(config, generation.start_config(config))
     images = generation.read_images(config, console.print)
     config = generation.measured(config, images)
     system = generation.build(config)

@@ -63,8 +63,8 @@ def _sample_verb(tyro):
         *,
         out: Path = Path("pgm-sample"),
         count: int = 16,
-        steps: int = 18,
-        sampler: str = "heun",
+        steps: int | None = None,
+        sampler: str | None = None,
         seed: int = 0,
         batch: int = 64,
         average: str | None = None,
@@ -78,8 +78,8 @@ def _sample_verb(tyro):
             source: folder of a run of `pgm train`, name of a shipped prior, or file of `pgm export`.
             out: folder for samples.npy, samples.png and sample.json.
             count: number of images; image i is the same whatever the count.
-            steps: steps of the sampler.
-            sampler: heun, ddim or dpmpp_2m.
+            steps: steps of the sampler; None is 18, or 2 for a prior of few steps.
+            sampler: heun, ddim or dpmpp_2m; None is heun, or what a prior of few steps was trained for.
             seed: seed of the draws.
             batch: largest number of images at a time.
             average: average of the weights, such as half_life_500; None is the first of the run.

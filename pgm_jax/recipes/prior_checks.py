@@ -10,6 +10,7 @@ _CHOICES = {
     "parameterisation": ("edm", "noise", "v", "x0", "velocity"),
     "weighting": ("output", "simple", "min_snr", "v", "edm", "x0", "likelihood"),
     "levels": ("lognormal", "uniform"),
+    "objective": ("denoising", "ect", "ict", "cd", "ctm", "meanflow"),
     "network": ("unet", "ddpmpp", "ncsnpp", "adm", "dit", "drunet"),
     "precision": ("float32", "bfloat16"),
     "decay": ("constant", "cosine"),
@@ -17,7 +18,7 @@ _CHOICES = {
 _RANGES = ("zoom", "gain", "gamma")
 # What `generation.measured` fills in where it is None.
 MEASURED = ("level_mean", "level_std", "sigma_data", "sigma_min", "sigma_max")
-_POSITIVE = ("shrink", "channels", "batch", "steps", "accumulate", "rate", "clip", "mesh_fsdp")
+_POSITIVE = ("shrink", "channels", "batch", "steps", "stages", "accumulate", "rate", "clip", "mesh_fsdp")
 _POSITIVE_IF_GIVEN = ("D", *(name for name in MEASURED if name != "level_mean"), "mesh_data")
 
 
@@ -80,6 +81,34 @@ def _check_pairs(config):
         raise ValueError(f"uniform levels need an end of time, which {config.process} has not: use lognormal")
     if config.weighting == "likelihood" and config.process == "pfgmpp" and math.isfinite(config.D):
         raise ValueError("likelihood weighting holds for Normal noise, not at a finite D: use output or edm")
+    _check_few_steps(config)
     low, high = config.sigma_min, config.sigma_max
     if low is not None and high is not None and not low < high:
         raise ValueError(f"sigma_min {low} must be below sigma_max {high}")
+
+
+def _check_few_steps(config):
+    name, plain = config.objective, ("output", "lognormal")
+    if name == "denoising":
+        return
+    if config.process not in ("edm", "pfgmpp") or config.parameterisation != "edm":
+        raise ValueError(
+            f"objective {name} with process {config.process} and parameterisation {config.parameterisation}: "
+            "few-step objectives have process edm or pfgmpp and parameterisation edm"
+        )
+    if (config.weighting, config.levels) != plain:
+        raise ValueError(
+            f"objective {name} has its own weighting: leave weighting output and levels lognormal"
+        )
+    if name in ("ect", "cd", "ctm") and config.start is None:
+        raise ValueError(
+            f"objective {name} needs trained weights: give start, the folder of a run of denoising"
+        )
+    if name == "ict" and config.steps < 8:
+        raise ValueError(f"steps is {config.steps}: ict doubles its levels seven times, give at least 8")
+    if config.knots < 6:
+        raise ValueError(f"knots is {config.knots}: give 6 or more")
+    if config.network == "drunet" and name in ("ctm", "meanflow"):
+        raise ValueError(
+            f"objective {name} tells the network its target, which drunet does not hear: use unet"
+        )

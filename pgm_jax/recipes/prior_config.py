@@ -37,6 +37,10 @@ class PriorConfig:
         parameterisation: what the network predicts: edm (preconditioned), noise, v, x0 or velocity.
         weighting: output (unit weight on the network's output), simple, min_snr, v, edm, x0, likelihood.
         levels: law of the training levels: lognormal (of sigma / alpha) or uniform (in the time of vp, ve, flow).
+        objective: denoising; for few steps ect, ict, cd, ctm or meanflow.
+        start: folder of the run whose weights are tuned (ect) or distilled (cd, ctm); None starts from nothing.
+        stages: stages of ect, in each of which pairs of levels come twice as close.
+        knots: levels of the grid of cd and ctm.
         level_mean: mean of ln(sigma / alpha); None is measured.
         level_std: deviation of ln(sigma / alpha); None is 1.2.
         sigma_data: deviation of the data per real component; None is measured.
@@ -76,6 +80,10 @@ class PriorConfig:
     parameterisation: str = "edm"
     weighting: str = "output"
     levels: str = "lognormal"
+    objective: str = "denoising"
+    start: str | None = None
+    stages: int = 8
+    knots: int = 18
     level_mean: float | None = None
     level_std: float | None = None
     sigma_data: float | None = None
@@ -177,8 +185,9 @@ def continued(saved: PriorConfig, given: PriorConfig, where) -> PriorConfig:
     kept = {name: getattr(saved, name) for name in MEASURED if getattr(given, name) is None}
     given = dataclasses.replace(given, **kept)
     was, now = to_json(saved), to_json(given)
-    # A cosine ends at the last step: with another one all rates so far would have been others.
-    free = [name for name in MAY_CHANGE if name != "steps" or given.decay == "constant"]
+    # A cosine and a curriculum end at the last step: with another one all steps so far would have been others.
+    bound = given.decay == "cosine" or given.objective in ("ect", "ict")
+    free = [name for name in MAY_CHANGE if name != "steps" or not bound]
     for name in was:
         if name in free or was[name] == now[name]:
             continue

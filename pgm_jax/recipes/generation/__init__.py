@@ -1,6 +1,7 @@
 """Generation recipes (review 3.2): priors learned from images alone."""
 
 from pgm_jax.recipes.generation.exported import export as export, load_exported as load_exported
+from pgm_jax.recipes.generation.few_steps import start_config as start_config, started as started
 from pgm_jax.recipes.generation.images import (
     image_batches as image_batches,
     measured as measured,

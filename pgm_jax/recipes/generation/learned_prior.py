@@ -1,5 +1,6 @@
 """A learned prior from its configuration: process, network, objective and draw."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from pgm_jax.processes import (
     predict_velocity,
     predict_x0,
 )
+from pgm_jax.recipes.generation import few_steps
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig, check
 from pgm_jax.samplers import ddim, dpmpp_2m, heun, sample_one
 from pgm_jax.training import objectives
@@ -76,13 +78,14 @@ _NETWORKS = {
 _FIXED = ("out_channels", "dims", "conditions", "precision", "outputs")
 
 
-def build(config: PriorConfig, *, sampler: str = "heun", steps: int = 18) -> System:
+def build(config: PriorConfig, *, sampler: str | None = None, steps: int | None = None) -> System:
     """Builds the parts of a prior; nothing is compiled.
 
     Args:
         config: a configuration whose noise levels are given or `measured`.
-        sampler: name of a sampler of `SAMPLERS`, for `draw`.
-        steps: sampler steps of `draw`, on Karras' grid from sigma_max to sigma_min and 0.
+        sampler: name of a sampler of `SAMPLERS`, for `draw`; by default heun, or what a few-step objective is for.
+        steps: sampler steps of `draw`, on Karras' grid from sigma_max to sigma_min and 0; 18 by default, and 2 of
+            a few-step prior, see `few_steps.draw_one`.
 
     Returns:
         `System` without a representation. `objective` takes batches of `image_batches`; `draw(key, params, None)`
@@ -98,30 +101,54 @@ def build(config: PriorConfig, *, sampler: str = "heun", steps: int = 18) -> Sys
         raise ValueError(
             f"{', '.join(empty)} are not given: measure them with generation.measured(config, images)"
         )
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     process, network = _PROCESSES[config.process](config), network_of(config)
-    parameterisation = _PARAMETERISATIONS[config.parameterisation](config)
-    objective = objectives.denoising(
-        process,
-        network,
-        parameterisation,
-        _LEVELS[config.levels](config),
-        _WEIGHTINGS[config.weighting](config),
-        stratified=True,
-    )
+    plain = _PARAMETERISATIONS[config.parameterisation](config)
+    draw = _draw(config, process, network, plain, sampler, steps)
+    if config.objective == "denoising":
+        law, weight = _LEVELS[config.levels](config), _WEIGHTINGS[config.weighting](config)
+        objective = objectives.denoising(process, network, plain, law, weight, stratified=True)
+    else:
+        objective = few_steps.objective_of(config, process, network, teacher_of(config), plain)
     changes = _augmentations(config)
     if changes:
         objective = objectives.augmented(data.compose(*changes), objective)
-    grid = karras(steps, config.sigma_min, config.sigma_max, process=process)
-    method, shape = SAMPLERS[sampler](), (*config.size, config.channels)
+    return System(process, network, objective, None, draw)
+
+
+def _draw(config, process, network, plain, sampler, steps):
+    """The function that draws one image: of the objective's own kind, or of the sampler that is named."""
+    shape = (*config.size, config.channels)
     dtype = jnp.complex64 if config.complex else jnp.float32
+    few = config.objective != "denoising"
+    if sampler is not None and (sampler not in SAMPLERS or few):
+        known = "leave it out for a few-step prior" if few else f"choose one of {', '.join(SAMPLERS)}"
+        raise ValueError(f"sampler is {sampler!r}: {known}")
+    if few:
+        one = few_steps.draw_one(config, process, network, plain, few_steps.STEPS if steps is None else steps)
+        return lambda key, params, inputs=None: one(key, params, shape, dtype)
+    grid = karras(18 if steps is None else steps, config.sigma_min, config.sigma_max, process=process)
+    method = SAMPLERS[sampler or "heun"]()
 
     def draw(key, params, inputs=None):
-        denoise = as_denoiser(network, params, process, parameterisation)
+        denoise = as_denoiser(network, params, process, plain)
         return sample_one(key, method, denoise, process, grid, shape=shape, dtype=dtype)
 
-    return System(process, network, objective, None, draw)
+    return draw
+
+
+def teacher_of(config: PriorConfig) -> Network:
+    """Builds the network of the weights that a few-step run starts from.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        `Network`: the student's, without what only the student is told.
+
+    Raises:
+        ValueError: as `network_of`.
+    """
+    return network_of(dataclasses.replace(config, objective="denoising"))
 
 
 def draw_batch(system: System, count: int) -> Callable:
@@ -151,7 +178,7 @@ def network_of(config: PriorConfig) -> Network:
         config: the configuration.
 
     Returns:
-        `Network` without conditions; complex images have two channels each.
+        `Network` without conditions but the target of a jump; complex images have two channels each.
 
     Raises:
         ValueError: for an option that the network does not have, or a size of image that it cannot take.
@@ -161,6 +188,9 @@ def network_of(config: PriorConfig) -> Network:
     chosen = {name: _option(config.network, name, value, known) for name, value in config.options.items()}
     compute = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
     channels = channels_seen(config)
+    told = few_steps.told_conditions(config)
+    if told:
+        chosen["conditions"] = networks.Conditions(vector=told)
     network = make(channels, precision=Precision(compute=compute), **chosen)
     _check_size(config, network, channels)
     return network
@@ -213,7 +243,9 @@ def _option(network, name, value, known):
 def _check_size(config, network, channels):
     x = jax.ShapeDtypeStruct((1, *config.size, channels), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0))
+    told = few_steps.told_conditions(config)
+    cond = {"vector": jax.ShapeDtypeStruct((1, told), jnp.float32)} if told else None
     try:
-        jax.eval_shape(network.apply, params, x, jax.ShapeDtypeStruct((1,), jnp.float32))
+        jax.eval_shape(network.apply, params, x, jax.ShapeDtypeStruct((1,), jnp.float32), cond)
     except ValueError as error:
         raise ValueError(f"{config.network} cannot take images of size {config.size}: {error}") from error

@@ -9,8 +9,9 @@ import jax
 from pgm_jax import training
 from pgm_jax.core import checkpoint
 from pgm_jax.recipes import prior_config
+from pgm_jax.recipes.generation import few_steps
 from pgm_jax.recipes.generation.images import image_batches, measured, read_images
-from pgm_jax.recipes.generation.learned_prior import build
+from pgm_jax.recipes.generation.learned_prior import build, teacher_of
 from pgm_jax.recipes.generation.optimisation import devices, optimiser
 from pgm_jax.recipes.prior_config import MAY_CHANGE, PriorConfig
 from pgm_jax.training import TrainState, ema
@@ -96,17 +97,19 @@ def train(
         Interrupted: if a signal came and the state was saved.
     """
     images = read_images(config) if images is None else images
-    config = measured(config, images)
+    config = measured(few_steps.started(config, few_steps.start_config(config)), images)
     system = build(config)
     mesh, rules = devices(config)
+    params, carry = few_steps.first_state(config, system.network, teacher_of(config), _start(config))
     return training.fit(
         system.objective,
         optimiser(config),
-        system.network.init,
+        params,
         image_batches(config, images),
         key=jax.random.key(config.seed),
         steps=config.steps,
         ema=averages(config),
+        carry=carry,
         mesh=mesh,
         rules=rules,
         accumulate=config.accumulate,
@@ -153,11 +156,20 @@ def load_run(folder, *, average: str | None = None, step: int | None = None, mes
                 f"{path} was trained with {name} = {saved.get(name)}, and {folder / 'config.json'} says {value}: "
                 "put the configuration of the run back"
             )
+    network, rules = build(config).network, averages(config)
+    _, carry = few_steps.first_state(config, network, teacher_of(config), None)
     abstract = training.abstract_state(
-        jax.random.key(0), build(config).network.init, optimiser(config), ema=averages(config), mesh=mesh
+        jax.random.key(0), network.init, optimiser(config), ema=rules, carry=carry, mesh=mesh
     )
     state, _ = checkpoint.restore(path, abstract, step)
     return Trained(config, state.ema[average], average, int(state.step))
+
+
+def _start(config):
+    if config.start is None:
+        return None
+    run = load_run(config.start)
+    return few_steps.Start(run.config, run.params)
 
 
 def _described(config, images):

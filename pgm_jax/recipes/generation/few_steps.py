@@ -1,0 +1,223 @@
+"""Few-step priors from a configuration: which objective, from which weights, and how such a prior is sampled."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.scipy.special import ndtri
+
+from pgm_jax.core import Network, Objective
+from pgm_jax.networks import TARGET_FEATURES, as_denoiser, as_jump_denoiser
+from pgm_jax.processes import karras, precondition
+from pgm_jax.recipes import prior_config
+from pgm_jax.recipes.prior_config import MEASURED, PriorConfig
+from pgm_jax.samplers import consistency, ctm, heun, sample_one
+from pgm_jax.training import objectives
+from pgm_jax.training.objectives import curricula, gaps, levels
+
+STEPS = 2
+"""Steps that a few-step prior takes where no number is asked for."""
+
+# Objectives whose network is told where it jumps to; and those that distil the weights they start from.
+JUMPS, DISTILLED = ("ctm", "meanflow"), ("cd", "ctm")
+# Of CTM's and consistency distillation's averaged targets, as published.
+_RATES = {"cd": 0.95, "ctm": 0.999}
+# What the weights that a run starts from must have been trained for.
+_ALIKE = ("process", "D", "channels", "complex", "network", "options", "parameterisation", *MEASURED)
+
+
+class Start(NamedTuple):
+    """Weights that a run starts from.
+
+    Attributes:
+        config: the configuration they were trained with.
+        params: the weights.
+    """
+
+    config: PriorConfig
+    params: Any
+
+
+def started(config: PriorConfig, start: PriorConfig | None) -> PriorConfig:
+    """Takes over what the starting weights were trained for, and refuses what does not fit them.
+
+    Args:
+        config: the configuration; noise levels that it leaves open are those of the start.
+        start: configuration of the start, or None.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: naming the first field that differs, with both values.
+    """
+    if start is None:
+        return config
+    open_fields = {name: getattr(start, name) for name in MEASURED if getattr(config, name) is None}
+    config = dataclasses.replace(config, **open_fields)
+    ours, theirs = prior_config.to_json(config), prior_config.to_json(start)
+    for name in _ALIKE:
+        if ours[name] != theirs[name]:
+            raise ValueError(
+                f"{config.start} was trained with {name} = {theirs[name]}, and this run has {name} = {ours[name]}: "
+                "a student has its teacher's process, range and network"
+            )
+    return config
+
+
+def start_config(config: PriorConfig) -> PriorConfig | None:
+    """Reads the configuration of the weights that a run starts from.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        `PriorConfig`, or None for a run that starts from nothing.
+
+    Raises:
+        ValueError: if there is no run there.
+    """
+    if config.start is None:
+        return None
+    if not (Path(config.start) / "config.json").is_file():
+        raise ValueError(
+            f"start is {config.start}, which is no folder of `pgm train`: there is no config.json"
+        )
+    return prior_config.read(config.start)
+
+
+def parameterisation_of(config: PriorConfig, plain: Callable) -> Callable:
+    """Returns the parameterisation of an objective: the identity at sigma_min where its grid ends there.
+
+    Args:
+        config: the configuration.
+        plain: the parameterisation of the configuration.
+
+    Returns:
+        `(process, t) -> Coefficients`.
+    """
+    if config.objective in ("ict", "cd"):
+        return precondition.consistency(config.sigma_data, config.sigma_min)
+    return plain
+
+
+def objective_of(
+    config: PriorConfig, process, network: Network, teacher: Network, plain: Callable
+) -> Objective:
+    """Builds a few-step objective.
+
+    Args:
+        config: the configuration.
+        process: its process.
+        network: the student.
+        teacher: the network of the starting weights.
+        plain: the parameterisation of the starting weights.
+
+    Returns:
+        Objective with the carry of `first_state`.
+    """
+    own = parameterisation_of(config, plain)
+    law = levels.lognormal(config.level_mean, config.level_std)
+    span = (config.sigma_min, config.sigma_max)
+    taught = objectives.Teacher(teacher, plain, heun())
+    rate = curricula.constant(_RATES[config.objective]) if config.objective in _RATES else None
+    if config.objective == "ect":
+        stage = curricula.stages(max(1, config.steps // config.stages), config.stages - 1)
+        return objectives.ect(process, network, own, stage, levels=law)
+    if config.objective == "ict":
+        grid = gaps.on_grid(
+            curricula.doubling(config.steps), *span, emphasis=(config.level_mean, config.level_std)
+        )
+        return objectives.consistency_training(process, network, own, grid)
+    if config.objective == "cd":
+        grid = gaps.on_grid(config.knots, *span)
+        return objectives.consistency_distillation(process, network, own, grid, taught, rate=rate)
+    if config.objective == "ctm":
+        times = karras(config.knots, *span, process=process)[:-1][::-1]
+        return objectives.ctm(process, network, own, objectives.Trajectory(times), taught, rate=rate)
+    return objectives.meanflow(process, network, own, law)
+
+
+def first_state(config: PriorConfig, network: Network, teacher: Network, start: Start | None):
+    """Returns what `training.fit` starts from: the parameters, and the carry of the objective.
+
+    Args:
+        config: the configuration.
+        network: the student.
+        teacher: the network of the starting weights.
+        start: the starting weights; None for a run that starts from nothing.
+
+    Returns:
+        `(params or init, carry)`.
+    """
+    params = network.init
+    if start is not None:
+        params = _merged(network.init(jax.random.key(config.seed)), start.params)
+    if config.objective == "denoising":
+        return params, ()
+    shape = jax.eval_shape(network.init, jax.random.key(0)) if start is None else params
+    target = shape if config.objective in _RATES else None
+    taught = jax.eval_shape(teacher.init, jax.random.key(0)) if start is None else start.params
+    return params, objectives.carry_of(target, taught if config.objective in DISTILLED else None)
+
+
+def draw_one(config: PriorConfig, process, network: Network, plain: Callable, steps: int) -> Callable:
+    """Makes the sampler of a few-step prior: multistep consistency, or jumps.
+
+    The levels of multistep consistency are sigma_max and then even quantiles of the training law; jumps go along
+    Karras' grid to sigma_min.
+
+    Args:
+        config: the configuration.
+        process: its process.
+        network: its network.
+        plain: the parameterisation of the configuration.
+        steps: evaluations of the network.
+
+    Returns:
+        `(key, params, shape, dtype) -> image`.
+
+    Raises:
+        ValueError: for fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give 1 or more")
+    own = parameterisation_of(config, plain)
+    if config.objective in JUMPS:
+        grid = karras(steps + 1, config.sigma_min, config.sigma_max, process=process)[:-1]
+        sampler, make = ctm(), as_jump_denoiser
+    else:
+        places = ndtri(1 - np.arange(1, steps) / steps)
+        inner = np.exp(config.level_mean + config.level_std * np.asarray(places, np.float64))
+        inside = inner[(inner > config.sigma_min) & (inner < config.sigma_max)]
+        grid = np.append(np.asarray(process.time(np.append(config.sigma_max, inside)), np.float64), 0.0)
+        sampler, make = consistency(), as_denoiser
+
+    def draw(key, params, shape, dtype):
+        return sample_one(
+            key, sampler, make(network, params, process, own), process, grid, shape=shape, dtype=dtype
+        )
+
+    return draw
+
+
+def told_conditions(config: PriorConfig):
+    """Returns the length of the vector that the network is told: that of the target where the objective has one.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The length, or 0.
+    """
+    return TARGET_FEATURES if config.objective in JUMPS else 0
+
+
+def _merged(params, given):
+    """The parameters, with those given in place of theirs where there are such."""
+    if not isinstance(params, dict):
+        return given
+    return {name: _merged(leaf, given[name]) if name in given else leaf for name, leaf in params.items()}

@@ -1,0 +1,141 @@
+"""Few-step priors from a configuration: trained from a run, resumed, read back, drawn, and refused."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgm_jax.recipes import generation, prior_config
+from pgm_jax.recipes.prior_config import PriorConfig
+
+UNET = {"width": 8, "multipliers": (1,), "blocks": 1, "attention": ()}
+BASE = PriorConfig(
+    size=(8, 8), options=UNET, process="pfgmpp", D=64.0, batch=4, steps=3, warmup=0, ema=("half_life_2",),
+    mesh_data=1, sigma_data=0.5, sigma_min=0.002, sigma_max=40.0, level_mean=-1.0, level_std=1.2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A run of denoising, and its images."""
+    folder = tmp_path_factory.mktemp("base")
+    array = np.random.default_rng(0).random((6, 8, 8)).astype(np.float32)
+    np.save(folder / "images.npy", array)
+    config = dataclasses.replace(BASE, data=(str(folder / "images.npy"),))
+    run(config, folder / "run")
+    return folder, config
+
+
+def run(config, folder):
+    folder.mkdir(exist_ok=True)
+    state = generation.train(config, folder, save_every=2)
+    config = generation.started(config, generation.start_config(config))
+    (folder / "config.json").write_text(json.dumps(prior_config.to_json(config)))
+    return state
+
+
+def few(base, name, **fields):
+    folder, config = base
+    start = None if name in ("ict", "meanflow") else str(folder / "run")
+    return dataclasses.replace(config, objective=name, start=start, knots=6, **fields)
+
+
+@pytest.mark.parametrize("name", ["ect", "ict", "cd", "ctm", "meanflow"])
+def test_an_objective_trains_resumes_and_is_sampled(name, base, tmp_path):
+    config = few(base, name, steps=8)
+    whole = run(config, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(step, metrics, state):
+        if step == 5:
+            raise Stop
+
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(Stop):
+        generation.train(config, tmp_path / "parts", save_every=2, log_every=1, hooks=[stop])
+    resumed = run(config, tmp_path / "parts")
+    assert resumed.step == 8
+    both = (whole.params, whole.carry), (resumed.params, resumed.carry)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), *both)))
+    trained = generation.load_run(tmp_path / "whole")
+    for steps in (1, 2):
+        system = generation.build(trained.config, steps=steps)
+        image = system.draw(jax.random.key(0), trained.params, None)
+        assert image.shape == (8, 8, 1) and bool(jnp.all(jnp.isfinite(image)))
+
+
+def test_a_student_starts_from_its_teacher(base):
+    """With no step taken, tuning has the teacher's weights; jumps add what tells them their target."""
+    from pgm_jax.recipes.generation import few_steps
+    from pgm_jax.recipes.generation.learned_prior import network_of, teacher_of
+
+    teacher = generation.load_run(base[0] / "run")
+    start = few_steps.Start(teacher.config, teacher.params)
+    for name in ("ect", "cd", "ctm"):
+        config = few(base, name)
+        network = network_of(config)
+        params, carry = few_steps.first_state(config, network, teacher_of(config), start)
+        flat = {
+            jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
+        for path, leaf in jax.tree_util.tree_leaves_with_path(teacher.params):
+            assert jnp.array_equal(flat[jax.tree_util.keystr(path)], leaf)
+        assert set(carry) == {"step"} | ({"target", "teacher"} if name != "ect" else set())
+        extra = set(flat) - {
+            jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(teacher.params)
+        }
+        assert bool(extra) == (name == "ctm") and all("vector" in path for path in extra)
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"D": 128.0}, "trained with D = 64"),
+        ({"sigma_max": 80.0}, "trained with sigma_max = 40"),
+        ({"options": UNET | {"width": 16}}, "trained with options"),
+        ({"process": "edm", "D": None}, "trained with process = pfgmpp"),
+        ({"start": "nowhere"}, "no folder of"),
+    ],
+)
+def test_another_teacher_is_refused(fields, told, base):
+    config = dataclasses.replace(few(base, "ect"), **fields)
+    with pytest.raises(ValueError, match=told):
+        generation.train(config, None)
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"objective": "ect"}, "needs trained weights"),
+        ({"objective": "ect", "process": "vp", "D": None}, "process edm or pfgmpp"),
+        ({"objective": "ict", "weighting": "edm"}, "its own weighting"),
+        ({"objective": "cd", "start": "x", "knots": 3}, "knots is 3"),
+        ({"objective": "meanflow", "network": "drunet", "options": {}}, "use unet"),
+        ({"objective": "ict", "steps": 7}, "at least 8"),
+        ({"objective": "fast"}, "choose one of"),
+    ],
+)
+def test_impossible_configurations_are_refused(fields, told):
+    with pytest.raises(ValueError, match=told):
+        prior_config.check(dataclasses.replace(BASE, data=("x",), **fields))
+
+
+def test_a_sampler_is_not_named_for_few_steps():
+    config = dataclasses.replace(BASE, data=("x",), objective="ict", steps=8)
+    with pytest.raises(ValueError, match="leave it out"):
+        generation.build(config, sampler="heun")
+
+
+def test_a_curriculum_is_not_stretched_by_going_on():
+    """Levels of ect depend on the whole number of steps: a run of other length is another run."""
+    few = dataclasses.replace(BASE, data=("x",), objective="ect", start="run")
+    longer = dataclasses.replace(few, steps=9)
+    with pytest.raises(ValueError, match="steps"):
+        prior_config.continued(few, longer, "run")
+    plain = dataclasses.replace(few, objective="denoising", start=None)
+    assert prior_config.continued(plain, dataclasses.replace(plain, steps=9), "run").steps == 9
