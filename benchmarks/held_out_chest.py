@@ -29,8 +29,6 @@ COVERED = ("views_23", "angle_120", "photons_4000")
 # Pixels of the reconstruction above this count as body; the truth is not asked.
 BODY = 0.1
 METHODS = {"pfgmpp": "chest-ct-pfgmpp", "edm": "chest-ct-edm"}
-# As the settings were tuned; `--long` has 50 and 500.
-STEPS = 20
 # Method, sampler steps and options; Heun's step, of "dps" and "moment_matching", has two evaluations.
 LONG = {
     "dds, 50": ("dds", 50, {}),
@@ -69,9 +67,9 @@ def intervals(results, found):
     )
 
 
-def table(task, count, covered, methods):
+def table(task, count, covered, methods, steps):
     """All methods of one task."""
-    found, chosen = scans(TEST, task, count), settings(task)._replace(steps=STEPS)
+    found, chosen = scans(TEST, task, count), settings(task)._replace(steps=steps)
     rows = {}
     for method in BASELINES:
         run = jax.jit(lambda scan, m=method: baseline(m, scan, chosen))
@@ -106,6 +104,7 @@ def main():
     """Writes the table after each task."""
     parser = options(__doc__, TASKS, 4)
     parser.add_argument("--priors", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=20, help="evaluations of a draw; as tuned by default")
     given = parser.parse_args()
     write(
         given.json,
@@ -113,7 +112,7 @@ def main():
         lambda task: (
             long_table(task, given.slices)
             if given.long
-            else table(task, given.slices, not given.no_coverage, given.priors)
+            else table(task, given.slices, not given.no_coverage, given.priors, given.steps)
         ),
     )
 

@@ -1,15 +1,18 @@
-"""What the exports of the shipped priors share: trained weights, denoising curve, audit and model card."""
+"""What the exports of the shipped priors share: choice of D, denoising curve, audit, model card and files."""
 
+import argparse
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from prior_training import averaged, build, folder
 
+import pgm_jax
 from pgm_jax import data, networks, samplers
-from pgm_jax.priors import LearnedPrior
+from pgm_jax.priors import LearnedPrior, load_prior, save_prior
 from pgm_jax.processes import PFGMpp, karras
 from pgm_jax.recipes import prior_config
 
@@ -17,6 +20,46 @@ SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 SAMPLES = 16
 DIMENSIONS = (64.0, 128.0, math.inf)
 LEVELS = {"sigma_min": 0.005, "sigma_max": 20.0}
+FOLDER = Path(pgm_jax.__file__).parent / "priors" / "weights"
+
+
+def export(
+    description, plan, name, script, *, psnr, truths, volumes, facts, dtype=jnp.float32, tuned=DIMENSIONS
+):
+    """Writes `NAME-pfgmpp.npz`, D being the finite one of the highest PSNR, and `NAME-edm.npz` (D = inf).
+
+    Args:
+        description: docstring of the script.
+        plan: `Plan` of the training.
+        name: first part of the names.
+        script: `SCRIPT` of `train_SCRIPT_prior.py`.
+        psnr: `(prior) -> {task: dB}` on validation people.
+        truths: `() -> images` of validation people.
+        volumes: `() -> volumes`, with whose places samples are compared.
+        facts: entries of the card on images, people and limits.
+        dtype: dtype of the images.
+        tuned: D of the runs.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", required=True)
+    runs = parser.parse_args().runs
+    candidates = {D: trained(plan, runs, D) for D in tuned}
+    chosen = {f"{D:g}": psnr(prior) for D, prior in candidates.items()}
+    print(chosen, flush=True)
+    finite = max((D for D in tuned if math.isfinite(D)), key=lambda D: sum(chosen[f"{D:g}"].values()))
+    images, places = truths(), volumes()
+    for shipped, D in ((f"{name}-pfgmpp", finite), (f"{name}-edm", math.inf)):
+        audit_card, drawn = audit(candidates[D], plan, places, images, dtype)
+        np.save(Path(runs) / f"{shipped}-samples.npy", drawn)
+        command = f"python benchmarks/train_{script}_prior.py --out RUNS; then --D "
+        command += f"{D:g} --start inf; python benchmarks/export_{script}_prior.py --runs RUNS"
+        measured = {"posterior_psnr_db": chosen, "denoising_psnr_db": curve(candidates[D], images)}
+        written = card(plan, D, runs, **facts, command=command, **measured, audit=audit_card)
+        path = FOLDER / f"{shipped}.npz"
+        save_prior(path, candidates[D].params, written)
+        print(shipped, path.stat().st_size, json.dumps(load_prior(shipped).card, indent=1))
 
 
 def trained(plan, runs, D):

@@ -56,6 +56,8 @@ from pgm_jax.data.splitting import (
     slices as slices,
     split as split,
 )
+from pgm_jax.data.tissue import tissue_maps as tissue_maps
+from pgm_jax.data.uptake import lesions as lesions, regional_uptake as regional_uptake
 from pgm_jax.data.volume import Volume as Volume
 from pgm_jax.data.warping import affine as affine, rotation as rotation, warp as warp
 from pgm_jax.data.whole import whole_file as whole_file

@@ -72,20 +72,16 @@ def ctm(
     def objective(params, carry, batch, key):
         index, cond = indices(batch), batch.get("cond")
         keys, x0 = network_keys(key, index), batch["x0"]
-        drawn = jax.vmap(lambda i: _draw(process, trajectory, sample_key(key, i), x0.shape[1:], x0.dtype))(
-            index
-        )
+        draw = lambda i: _draw(process, trajectory, sample_key(key, i), x0.shape[1:], x0.dtype)
+        drawn = jax.vmap(draw)(index)
         carry = followed(carry, params, rate)
         target = jax.lax.stop_gradient(params if rate is None else carry["target"])
         grid = jnp.asarray(times, jnp.float32)
         t, u, s = (grid[place] for place in (drawn.t, drawn.u, drawn.s))
         mixed = lambda t: jax.vmap(lambda x0, n, t: process.mix(Estimate(x0, n), t))(x0, drawn.noise, t)
         x_t = mixed(t)
-        x_u = (
-            mixed(u)
-            if teacher is None
-            else _solved(process, teacher, carry, grid, trajectory, drawn, x_t, cond)
-        )
+        solved = lambda: _solved(process, teacher, carry, grid, trajectory, drawn, x_t, cond)
+        x_u = mixed(u) if teacher is None else solved()
         jump = lambda params, x, t, s: _jump(process, network, parameterisation, params, x, t, s, cond, keys)
         end = jnp.full_like(t, times[0])
         ours = jump(target, jump(params, x_t, t, s), s, end)
