@@ -7,9 +7,11 @@ import optax
 import pytest
 
 from pgm_jax.core import Network
+from pgm_jax.networks import TARGET_FEATURES
 from pgm_jax.processes import EDM, karras, precondition
-from pgm_jax.samplers import heun
+from pgm_jax.samplers import ddim, heun
 from pgm_jax.training import objectives as o
+from pgm_jax.training.objectives.consistency import draw_gaps
 
 STD, LOW, HIGH = 0.5, 0.002, 80.0
 
@@ -110,3 +112,38 @@ def test_distillation_follows_the_teachers_solver():
     trial = 1 + (s - t) * slope(t)
     factor = 1 + (s - t) * (slope(t) + slope(s) * trial) / 2
     np.testing.assert_allclose(params[1:], np.cumprod(factor), rtol=1e-4)
+
+
+def test_latent_distillation_follows_the_guided_teacher_and_tells_the_scale():
+    """One DDIM step of x0_null + scale (x0 - x0_null), by hand; the student reads ln(scale) off its vector."""
+    process, shift = EDM(), 1.5
+
+    def teach(params, x, t, cond=None, **_):
+        mean = shift * cond["vector"][:, :1]
+        return mean + params / (params + t[:, None] ** 2) * (x - mean)
+
+    seen = []
+
+    def study(params, x, t, cond=None, *, key=None, train=False):
+        vector = cond["vector"][:, -TARGET_FEATURES:]
+        seen.append(jnp.exp(jnp.arctan2(vector[:, 0], vector[:, TARGET_FEATURES // 2]) * 4 / jnp.pi))
+        # Zero at t and the state itself at s: the loss is |x_s|^2.
+        return jnp.where(t[:, None] > 1.5, 0.0, x) * params
+
+    plain = lambda process, t: precondition.Coefficients(0 * t, t**0, t**0, t)
+    t, s = jnp.float32(2.0), jnp.float32(1.0)
+    teacher = o.Teacher(Network(None, teach), plain, ddim(), (3.0, 3.0), {"vector": jnp.zeros(1)})
+    objective = o.consistency_distillation(
+        process, Network(None, study), plain, lambda process, u, step: (t, s), teacher,
+        distance=o.distances.squared,
+    )  # fmt: skip
+    batch = gaussian(jax.random.key(0), 64) | {"cond": {"vector": jnp.ones((64, 1))}}
+    key, variance = jax.random.key(1), STD**2
+    loss = objective(jnp.float32(1.0), o.carry_of(teacher=jnp.float32(variance)), batch, key)[0]
+    pairs, _ = draw_gaps(process, lambda process, u, step: (t, s), batch, key, 0)
+    gain = variance / (variance + 4)
+    free, given = gain * pairs.x_t, shift + gain * (pairs.x_t - shift)
+    guided = free + 3 * (given - free)
+    x_s = guided + (pairs.x_t - guided) / 2
+    assert float(loss) == pytest.approx(float(jnp.mean(x_s**2)), rel=1e-5)
+    np.testing.assert_allclose(jnp.concatenate(seen), 3.0, rtol=1e-5)
