@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from few_step_toys import PARAMS, network
 
-from pgm_jax.core import Network
 from pgm_jax.processes import EDM, PFGMpp, precondition
 from pgm_jax.samplers import heun
 from pgm_jax.training import objectives as o
@@ -16,19 +16,6 @@ TIMES = [1e-6, LOW * (1 + 1e-6), 1e-3, 1.0, HIGH, HIGH]
 BELOW = [0.0, LOW, 1e-3, 1.0 - 1e-7, HIGH * (1 - 1e-7), 0.0]
 
 
-def network(dtype):
-    """A small nonlinear function of image and time, computed in dtype."""
-
-    def apply(params, x, t, cond=None, *, key=None, train=False):
-        level = jnp.tanh(t).reshape(-1, *[1] * (x.ndim - 1))
-        told = 0.0 if not cond else jnp.mean(cond["vector"], -1).reshape(level.shape)
-        value = params["w"] * jnp.tanh(x) + params["b"] * (level + told)
-        return value.astype(dtype).astype(jnp.float32) if dtype == jnp.bfloat16 else value
-
-    return Network(None, apply)
-
-
-PARAMS = {"w": jnp.float32(0.7), "b": jnp.float32(-0.3)}
 BATCH = {"x0": 0.5 * jax.random.normal(jax.random.key(0), (64, 4, 4, 1))}
 
 
