@@ -149,8 +149,8 @@ def _record(request, trained, mesh, timing):
     return {
         "source": request.source,
         "count": request.count,
-        "sampler": request.sampler or ("heun" if plain else trained.config.objective),
-        "steps": request.steps or (18 if plain else 2),
+        "sampler": request.sampler or (generation.SAMPLER if plain else trained.config.objective),
+        "steps": request.steps or (generation.STEPS if plain else generation.FEW_STEPS),
         "sigma_min": config["sigma_min"],
         "sigma_max": config["sigma_max"],
         "seed": request.seed,

@@ -202,6 +202,19 @@ def test_every_objective_takes_student_t_noise_and_has_a_gradient():
         assert np.isfinite(value) and np.isfinite(slope) and slope != 0
 
 
+def test_images_of_few_bits_get_float32_noise():
+    """Images stored in bfloat16 or whole numbers: the loss is that of the same images in float32."""
+    stored = data(64)["x0"].astype(jnp.bfloat16)
+    for made in (
+        o.meanflow(EDM(), network_of(lambda x, t, s: x * jnp.tanh(t - s)), precondition.edm(0.5)),
+        o.ctm(EDM(), jump_network(), logged, o.Trajectory(TIMES, 2)),
+    ):
+        loss = lambda x, made=made: float(
+            made(jnp.float32(1.1), o.carry_of(), {"x0": x}, jax.random.key(4))[0]
+        )
+        assert loss(stored) == loss(stored.astype(jnp.float32))
+
+
 ANY = network_of(lambda x, t, s: x)
 
 

@@ -4,8 +4,6 @@ Every method takes the same weighted line integrals and returns attenuation rela
 """
 
 import functools
-import json
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 from pgm_jax.metrics import nrmse, psnr, ssim
 from pgm_jax.operators import Diagonal
 from pgm_jax.recipes.ct.scan import WATER
+from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import fbp, natural_balance, posterior, tgv, tv
 
 BASELINES = ("fbp", "tv", "tgv")
@@ -69,10 +68,7 @@ def settings(task: str) -> Settings:
     Raises:
         ValueError: for a task that was not tuned.
     """
-    table = json.loads(resources.files(__package__).joinpath("chest.json").read_text())["settings"]
-    if task not in table:
-        raise ValueError(f"Tuned for {', '.join(table)}, not {task}: give Settings of your own.")
-    return Settings(**table[task])
+    return tuned_settings(__package__, "chest.json", Settings, task)
 
 
 def baseline(method: str, scan, chosen: Settings):

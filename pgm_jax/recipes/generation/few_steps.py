@@ -18,7 +18,7 @@ from pgm_jax.samplers import consistency, ctm, heun, sample_one
 from pgm_jax.training import objectives
 from pgm_jax.training.objectives import curricula, gaps, levels
 
-STEPS = 2
+FEW_STEPS = 2
 """Steps that a few-step prior takes where no number is asked for."""
 
 # Objectives whose network is told where it jumps to; and those that distil the weights they start from.

@@ -32,6 +32,9 @@ from pgm_jax.training.objectives import levels, weighting
 SAMPLERS = {"heun": heun, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
 """Samplers of the probability-flow ODE by name; all are deterministic given their start, as finite D needs."""
 
+SAMPLER, STEPS = "heun", 18
+"""Sampler of a prior that is not for few steps, and its steps, where none are named."""
+
 _PROCESSES = {
     "edm": lambda config: EDM(),
     "pfgmpp": lambda config: PFGMpp(config.D),
@@ -124,10 +127,12 @@ def _draw(config, process, network, plain, sampler, steps):
         known = "leave it out for a few-step prior" if few else f"choose one of {', '.join(SAMPLERS)}"
         raise ValueError(f"sampler is {sampler!r}: {known}")
     if few:
-        one = few_steps.draw_one(config, process, network, plain, few_steps.STEPS if steps is None else steps)
+        one = few_steps.draw_one(
+            config, process, network, plain, few_steps.FEW_STEPS if steps is None else steps
+        )
         return lambda key, params, inputs=None: one(key, params, shape, dtype)
-    grid = karras(18 if steps is None else steps, config.sigma_min, config.sigma_max, process=process)
-    method = SAMPLERS[sampler or "heun"]()
+    grid = karras(STEPS if steps is None else steps, config.sigma_min, config.sigma_max, process=process)
+    method = SAMPLERS[sampler or SAMPLER]()
 
     def draw(key, params, inputs=None):
         denoise = as_denoiser(network, params, process, plain)

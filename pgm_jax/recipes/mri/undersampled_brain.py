@@ -3,8 +3,6 @@
 Each method is one pure function of a scan, compiled once for both accelerations; draws are vmapped.
 """
 
-import json
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +15,7 @@ from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
 from pgm_jax.processes import karras
 from pgm_jax.recipes.mri.brain_prior import brain_prior
+from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import cg_sense, tgv, tv, zero_filled
 from pgm_jax.samplers import ddim, sample_one
 
@@ -107,11 +106,7 @@ def settings(task):
     Raises:
         ValueError: for a task that was not tuned.
     """
-    text = resources.files(__package__).joinpath("undersampled_brain.json").read_text()
-    table = json.loads(text)["settings"]
-    if str(task) not in table:
-        raise ValueError(f"Tuned for {', '.join(table)}, not {task}: give Settings of your own.")
-    return Settings(**table[str(task)])
+    return tuned_settings(__package__, "undersampled_brain.json", Settings, task)
 
 
 def posterior_draws(key, prior, scan, chosen):

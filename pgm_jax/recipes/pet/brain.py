@@ -3,8 +3,6 @@
 Every method takes the same counts and the same model, and returns activity in units of white matter.
 """
 
-import json
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +12,7 @@ from pgm_jax.guidance import pet_dds
 from pgm_jax.metrics import nrmse, psnr, ssim
 from pgm_jax.operators import GaussianPSF, RelativeDifference
 from pgm_jax.recipes.pet.scan import PIXEL
+from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import Posterior, bsrem, osem, posterior
 from pgm_jax.samplers import ddim, euler
 
@@ -66,10 +65,7 @@ def settings(task: str) -> Settings:
     Raises:
         ValueError: for a task that was not tuned.
     """
-    table = json.loads(resources.files(__package__).joinpath("brain.json").read_text())["settings"]
-    if task not in table:
-        raise ValueError(f"Tuned for {', '.join(table)}, not {task}: give Settings of your own.")
-    return Settings(**table[task])
+    return tuned_settings(__package__, "brain.json", Settings, task)
 
 
 def baseline(method: str, scan, chosen: Settings):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from pgm_jax.core import Estimate, Network, Objective, sample_key
 from pgm_jax.networks.jump import told
 from pgm_jax.training.objectives import levels as level_laws
-from pgm_jax.training.objectives.pairs import EARLIEST, indices, network_keys, summary
+from pgm_jax.training.objectives.pairs import EARLIEST, at_least_float32, indices, network_keys, summary
 from pgm_jax.training.objectives.residual import call, mean_square, noise_level
 
 # Fold of a sample's key for its times and noise.
@@ -54,7 +54,7 @@ def meanflow(process, network: Network, parameterisation, levels=None, *, equal:
     def objective(params, carry, batch, key):
         index, cond = indices(batch), batch.get("cond")
         keys = jax.vmap(lambda i: jax.random.fold_in(sample_key(key, i), _TIMES))(index)
-        x_t, t, s, velocity = jax.vmap(one)(keys, batch["x0"])
+        x_t, t, s, velocity = jax.vmap(one)(keys, at_least_float32(batch["x0"]))
         mean = _mean_velocity(process, network, parameterisation, params, s, cond, network_keys(key, index))
         u, rate = jax.jvp(mean, (x_t, t), (velocity, jnp.ones_like(t)))
         aim = velocity - jax.vmap(jnp.multiply)(t - s, rate)

@@ -53,7 +53,7 @@ def draw_pairs(process, levels, batch, key, *, stratified=False) -> Pairs:
         `Pairs`.
     """
     index = indices(batch)
-    images = {name: _at_least_float32(batch[name]) for name in ("x0", "x1") if batch.get(name) is not None}
+    images = {name: at_least_float32(batch[name]) for name in ("x0", "x1") if batch.get(name) is not None}
 
     def one(index, u, image):
         _, key_noise = jax.random.split(sample_key(key, index))
@@ -147,6 +147,14 @@ def summary(losses, level):
     return loss, {"loss": loss, "worst_level": worst}
 
 
-def _at_least_float32(x):
+def at_least_float32(x):
+    """Returns an array in float32 or complex64, or wider, where losses are computed whatever the images are.
+
+    Args:
+        x: real or complex array.
+
+    Returns:
+        Array.
+    """
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -11,7 +11,7 @@ from pgm_jax.networks import as_denoiser
 from pgm_jax.networks.jump import told
 from pgm_jax.training.objectives import distances
 from pgm_jax.training.objectives.consistency import Teacher, followed
-from pgm_jax.training.objectives.pairs import Pairs, indices, network_keys, summary
+from pgm_jax.training.objectives.pairs import Pairs, at_least_float32, indices, network_keys, summary
 from pgm_jax.training.objectives.residual import call, mean_square, weighted_error
 
 # Fold of a sample's key for its times and noise, and for a teacher's solver.
@@ -71,7 +71,7 @@ def ctm(
 
     def objective(params, carry, batch, key):
         index, cond = indices(batch), batch.get("cond")
-        keys, x0 = network_keys(key, index), batch["x0"]
+        keys, x0 = network_keys(key, index), at_least_float32(batch["x0"])
         draw = lambda i: _draw(process, trajectory, sample_key(key, i), x0.shape[1:], x0.dtype)
         drawn = jax.vmap(draw)(index)
         carry = followed(carry, params, rate)
