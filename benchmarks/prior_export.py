@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from prior_training import averaged, build, folder
+from prior_training import averaged, folder, network_of
 
 import pgm_jax
-from pgm_jax import data, networks, samplers
+from pgm_jax import data, samplers
 from pgm_jax.priors import LearnedPrior, load_prior, save_prior
 from pgm_jax.processes import PFGMpp, karras
 from pgm_jax.recipes import prior_config
@@ -64,9 +64,7 @@ def export(
 
 def trained(plan, runs, D):
     """The fine-tuned prior of one D, with the least card that works."""
-    network = networks.drunet(**plan.network)
-    _, _, optimiser, averages, _, _ = build(plan, D, math.inf)
-    params = averaged(folder(runs, D, math.inf), network, optimiser, averages)
+    params = averaged(plan, runs, D, math.inf)
     text = json.dumps(
         {
             "sigma_data": plan.sigma_data,
@@ -75,7 +73,7 @@ def trained(plan, runs, D):
             "unit": "of the training",
         }
     )
-    return LearnedPrior(params=params, process=PFGMpp(D), network=network, text=text)
+    return LearnedPrior(params=params, process=PFGMpp(D), network=network_of(plan), text=text)
 
 
 def curve(prior, images):

@@ -1,5 +1,5 @@
 """What the shipped priors share: PFGM++ at D = inf from nothing, then short runs at finite D, then runs that tune
-these for few steps (`--few`), all resumable."""
+these for few steps (`--few ect`) or distil them (`--few ctm`), all resumable."""
 
 import argparse
 import json
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from pgm_jax import data, networks, training
+from pgm_jax import data, networks, samplers, training
 from pgm_jax.core import checkpoint
-from pgm_jax.processes import PFGMpp, precondition
+from pgm_jax.processes import PFGMpp, karras, precondition
 from pgm_jax.training import ema, objectives
 
 
@@ -45,24 +45,22 @@ class Plan(NamedTuple):
     prepared: Callable
 
 
-# Stages of easy consistency tuning, in each of which pairs of levels come four times as close.
-FEW_STAGES, FEW_BASE = 4, 4.0
+# Easy consistency tuning: its steps cost 4/3 of a step of denoising, so 1100 of them are a tenth of the training.
+# In each stage pairs of levels come twice as close: with four times, or a rate of 2e-4, the weights were ruined.
+# Levels reach farther up than those of denoising, since generation starts with one evaluation there.
+ECT = {"steps": 1100, "rate": 5e-5, "stages": 5, "q": 2.0, "levels": (-1.3, 1.7)}
+CTM = {"steps": 1000, "rate": 1e-4, "knots": 18, "most": 4, "decay": 0.999}
+FEW = {"ect": ECT, "ctm": CTM}
+LOWEST, HIGHEST = 0.005, 20.0
 
 
-def build(plan: Plan, D, start, few=False):
+def build(plan: Plan, D, start, few=None):
     """Objective, optimiser, averages, steps and the description of a run."""
-    network = networks.drunet(**plan.network)
-    stage = plan.base if start is None else plan.tune
+    network = network_of(plan, few)
+    stage = FEW[few] if few else plan.base if start is None else plan.tune
     rate = optax.warmup_cosine_decay_schedule(0.0, stage["rate"], 200, stage["steps"], 0.01 * stage["rate"])
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
-    levels = objectives.levels.lognormal(*plan.levels)
-    scaling = precondition.edm(plan.sigma_data)
-    if few:
-        stages = objectives.curricula.stages(stage["steps"] // FEW_STAGES, FEW_STAGES - 1)
-        inner = objectives.ect(PFGMpp(D), network, scaling, stages, levels=levels, q=FEW_BASE)
-    else:
-        inner = objectives.denoising(PFGMpp(D), network, scaling, levels, stratified=True)
-    objective = objectives.augmented(plan.augment, inner)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.999 if few else 0.99))
+    objective = objectives.augmented(plan.augment, _objective(plan, PFGMpp(D), network, few))
     meta = {
         "process": "PFGMpp",
         "D": str(D),
@@ -74,21 +72,57 @@ def build(plan: Plan, D, start, few=False):
         "batch": plan.batch,
         "plan": stage,
         "sources": plan.sources,
-    } | ({"few": [FEW_STAGES, FEW_BASE]} if few else {})
-    return network, objective, optimiser, [ema.half_life(400)], stage["steps"], json.loads(json.dumps(meta))
+    } | ({"few": few} if few else {})
+    averages = [ema.half_life(100 if few else 400)]
+    return network, objective, optimiser, averages, stage["steps"], json.loads(json.dumps(meta))
 
 
-def folder(out, D, start, few=False):
+def network_of(plan, few=None):
+    """The network of a run; that of jumps is also told where they go."""
+    if few == "ctm":
+        told = networks.Conditions(vector=networks.TARGET_FEATURES)
+        return networks.drunet(**plan.network, conditions=told)
+    return networks.drunet(**plan.network)
+
+
+def _objective(plan, process, network, few):
+    scaling = precondition.edm(plan.sigma_data)
+    if few is None:
+        levels = objectives.levels.lognormal(*plan.levels)
+        return objectives.denoising(process, network, scaling, levels, stratified=True)
+    if few == "ect":
+        stages = objectives.curricula.stages(ECT["steps"] // ECT["stages"], ECT["stages"] - 1)
+        levels = objectives.levels.lognormal(*ECT["levels"])
+        return objectives.ect(process, network, scaling, stages, levels=levels, q=ECT["q"])
+    times = karras(CTM["knots"], LOWEST, HIGHEST, process=process)[:-1][::-1]
+    teacher = objectives.Teacher(network_of(plan), scaling, samplers.heun())
+    return objectives.ctm(
+        process, network, scaling, objectives.Trajectory(times, CTM["most"]), teacher,
+        rate=objectives.curricula.constant(CTM["decay"]),
+    )  # fmt: skip
+
+
+def first_state(plan, network, teacher, few):
+    """Parameters and carry of a run for few steps: it starts as the denoiser that it tunes."""
+    if few == "ect":
+        return teacher, objectives.carry_of()
+    params = networks.grow(jax.eval_shape(network.init, jax.random.key(0)), teacher)
+    return params, objectives.carry_of(params, teacher)
+
+
+def folder(out, D, start, few=None):
     """Where a run keeps its checkpoints."""
     name = f"D-{D:g}" if start is None else f"D-{D:g}-from-{start:g}"
-    return Path(out) / (f"{name}-few" if few else name)
+    return Path(out) / (f"{name}-{few}" if few else name)
 
 
-def averaged(path, network, optimiser, averages, few=False):
+def averaged(plan, out, D, start, few=None):
     """The averaged parameters of a finished run."""
-    carry = objectives.carry_of() if few else ()
+    network, _, optimiser, averages, _, _ = build(plan, D, start, few)
+    shapes = jax.eval_shape(network_of(plan).init, jax.random.key(0))
+    carry = jax.eval_shape(lambda given: first_state(plan, network, given, few)[1], shapes) if few else ()
     abstract = training.abstract_state(jax.random.key(0), network.init, optimiser, ema=averages, carry=carry)
-    state, _ = checkpoint.restore(path.resolve(), abstract)
+    state, _ = checkpoint.restore(folder(out, D, start, few).resolve(), abstract)
     return state.ema[averages[0].name]
 
 
@@ -101,18 +135,19 @@ def main(plan: Plan, description: str):
     parser.add_argument("--D", type=float, default=math.inf)
     parser.add_argument("--start", type=float, help="D of the finished run to start from")
     parser.add_argument(
-        "--few", action="store_true", help="tune the finished run of this D and start for few steps"
+        "--few", choices=tuple(FEW), help="tune or distil the finished run of this D and start for few steps"
     )
     given = parser.parse_args()
     network, objective, optimiser, averages, steps, meta = build(plan, given.D, given.start, given.few)
     sources = [data.Source(plan.prepared(name), weight, step) for name, weight, step in plan.sources]
     seed = 1 if given.start is None else 2
     path = folder(given.out, given.D, given.start, given.few)
-    start = network.init
+    start, carry = network.init, ()
     if given.few:
-        start = averaged(folder(given.out, given.D, given.start), network, optimiser, averages)
+        teacher = averaged(plan, given.out, given.D, given.start)
+        start, carry = first_state(plan, network, teacher, given.few)
     elif given.start is not None:
-        start = averaged(folder(given.out, given.start, None), network, optimiser, averages)
+        start = averaged(plan, given.out, given.start, None)
     training.fit(
         objective,
         optimiser,
@@ -121,7 +156,7 @@ def main(plan: Plan, description: str):
         key=jax.random.key(seed),
         steps=steps,
         ema=averages,
-        carry=objectives.carry_of() if given.few else (),
+        carry=carry,
         checkpoint=path.resolve(),
         save_every=500,
         keep=2,

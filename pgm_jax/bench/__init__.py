@@ -1,5 +1,6 @@
 """Benchmarks: one row for every measurement, compile and run apart, against PyTorch on the same weights."""
 
+from pgm_jax.bench.few_step import FewStepCase as FewStepCase, few_step_rows as few_step_rows
 from pgm_jax.bench.flops import (
     count_flops as count_flops,
     mfu as mfu,

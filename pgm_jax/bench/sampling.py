@@ -37,14 +37,19 @@ class Method(NamedTuple):
 
 
 def methods() -> dict[str, Method]:
-    """Returns the samplers that are timed: EDM's and PFGM++'s Heun, DDIM on VP, DPM-Solver++ 2M."""
+    """Returns the samplers that are timed: EDM's and PFGM++'s Heun, DDIM on VP, DPM-Solver++ 2M, and one step.
+
+    "one_step" is what a consistency function needs, one evaluation whatever the number of steps.
+    """
     edm, heun = precondition.edm(), samplers.heun()
     one, two = (lambda steps: steps), (lambda steps: 2 * steps - 1)
+    single = lambda steps: processes.karras(1)
     return {
         "heun": Method(processes.EDM(), edm, heun, processes.karras, two),
         "pfgmpp": Method(processes.PFGMpp(D=128), edm, heun, processes.karras, two),
         "ddim": Method(processes.VP(), precondition.vp(), samplers.ddim(), processes.linear, one),
         "dpmpp_2m": Method(processes.EDM(), edm, samplers.dpmpp_2m(), processes.karras, one),
+        "one_step": Method(processes.EDM(), edm, samplers.consistency(), single, lambda steps: 1),
     }
 
 
@@ -74,22 +79,37 @@ def sampling_row(case: Case, method: str = "heun", steps: int = 18, *, repeats: 
     chosen, model, mesh = methods()[method], build(case), mesh_of(case)
     grid = chosen.grid(steps)
     start = noise(case, float(chosen.process.sigma(grid[0])))
-
-    def draw(params, x_init):
-        denoise = as_denoiser(model.network, params, chosen.process, chosen.parameterisation)
-        key = jax.random.key(0)
-        return samplers.sample(key, chosen.sampler, denoise, chosen.process, grid, x_init=x_init)
-
     whole = NamedSharding(mesh, PartitionSpec())
     arguments = jax.device_put(model.params, whole), shard_batch(mesh, start)
-    compiled, compile_s = compile_apart(shard_samples(draw, mesh), *arguments)
+    compiled, compile_s = compile_apart(shard_samples(program(chosen, model, grid), mesh), *arguments)
     runs = {"ours": lambda: jax.block_until_ready(compiled(*arguments))}
     if peer:
         runs |= torch_peer.sampling_runs(case, model, method, _plan(chosen, grid), start)
     evaluations = chosen.evaluations(steps)
     seconds = interleaved(runs, repeats)
+    steps = len(grid) - 1
     measured = Measured(compiled, compile_s, seconds, evaluations * model.flops, steps)
     return row_of("sampling", case, model, measured, sampler=method, steps=steps, evaluations=evaluations)
+
+
+def program(method: Method, model, grid) -> Callable:
+    """Builds the function that samples a batch, to be compiled.
+
+    Args:
+        method: `Method`.
+        model: `Model`.
+        grid: times of the process.
+
+    Returns:
+        `(params, x_init) -> images`, both (batch, size, size, channels).
+    """
+
+    def draw(params, x_init):
+        denoise = as_denoiser(model.network, params, method.process, method.parameterisation)
+        key = jax.random.key(0)
+        return samplers.sample(key, method.sampler, denoise, method.process, grid, x_init=x_init)
+
+    return draw
 
 
 def _plan(method, grid):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from pgm_jax.cli.bench_few_step import Fewstep
 from pgm_jax.cli.bench_lines import row_line
 from pgm_jax.cli.files import writable, write_json
 
@@ -19,13 +20,15 @@ def bench_verb(tyro) -> dict:
     Returns:
         Dict from the verb's name to its function.
     """
-    kinds = Sampling | Training | Posterior | Projectors | Nufft
+    kinds = Sampling | Training | Posterior | Fewstep | Projectors | Nufft
     conf = tyro.conf
 
     def bench(case: conf.OmitSubcommandPrefixes[conf.OmitArgPrefixes[kinds]]) -> None:
-        """Time compiled programs beside other libraries: sampling, training, posterior, projectors, nufft."""
+        """Time compiled programs, and measure few-step priors: one sub-command a benchmark."""
         if case.json is not None:
             writable(case.json)
+        if isinstance(case, Fewstep):
+            case.check()
         run_bench(case)
 
     return {"bench": bench}
@@ -44,7 +47,7 @@ class Training:
         channels: channels of the images.
         batch: images of a batch, over all devices.
         dtype: dtype of the network's body.
-        devices: number of devices; on CPU they are simulated.
+        devices: numbers of devices, one row each; on CPU they are simulated.
         repeats: timed runs of a row, of which the median is taken.
         torch: time PyTorch too.
     """
@@ -57,23 +60,24 @@ class Training:
     channels: int = 1
     batch: int = 4
     dtype: Literal["float32", "bfloat16"] = "float32"
-    devices: int = 1
+    devices: tuple[int, ...] = (1,)
     repeats: int = 5
     torch: bool = True
 
     def rows(self):
-        """Yields the rows, one a size."""
+        """Yields the rows, one a size and number of devices."""
         from pgm_jax import bench
 
         for case in self._cases():
             yield bench.training_row(case, repeats=self.repeats, peer=self.torch)
 
     def _cases(self):
-        enough_devices(self.devices)
+        enough_devices(max(self.devices))
         from pgm_jax.bench import Case
 
-        names = (self.batch, self.width, self.channels, self.dtype, self.devices, self.options)
-        return [Case(self.network, size, *names) for size in self.sizes]
+        names = (self.batch, self.width, self.channels, self.dtype)
+        lists = itertools.product(self.sizes, self.devices)
+        return [Case(self.network, size, *names, count, self.options) for size, count in lists]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +85,15 @@ class Sampling(Training):
     """Time compiled sampling, beside PyTorch on the same weights where it is installed.
 
     Attributes:
-        samplers: heun, pfgmpp, ddim, dpmpp_2m.
-        steps: steps of a sampler.
+        samplers: heun, pfgmpp, ddim, dpmpp_2m, one_step.
+        steps: steps of a sampler; one_step has one.
     """
 
     samplers: tuple[str, ...] = ("heun", "pfgmpp", "ddim", "dpmpp_2m")
     steps: int = 8
 
     def rows(self):
-        """Yields the rows, one a size and sampler."""
+        """Yields the rows, one a size, number of devices and sampler."""
         from pgm_jax import bench
 
         for case in self._cases():
@@ -214,7 +218,7 @@ def run_bench(case) -> None:
     """Runs the rows, prints each as it is done and stores them.
 
     Args:
-        case: `Sampling`, `Training`, `Posterior`, `Projectors` or `Nufft`.
+        case: `Sampling`, `Training`, `Posterior`, `Fewstep`, `Projectors` or `Nufft`.
     """
     from pgm_jax.core import require
 
@@ -227,6 +231,9 @@ def run_bench(case) -> None:
 
         write_json(case.json, bench.document(rows))
         console.print(f"wrote {case.json}")
+    if isinstance(case, Fewstep) and case.figure is not None:
+        case.draw(rows)
+        console.print(f"wrote {case.figure}")
 
 
 def enough_devices(count) -> None:

@@ -10,7 +10,12 @@ def row_line(row) -> str:
     Returns:
         One line.
     """
-    lines = {"sampling": _network_line, "training": _network_line, "posterior": _posterior_line}
+    lines = {
+        "sampling": _network_line,
+        "training": _network_line,
+        "posterior": _posterior_line,
+        "fewstep": _few_step_line,
+    }
     parts = [lines.get(row.name, _operator_line)(row)]
     parts.append(f"run {1e3 * row.run_s:.3g} ms, compile {row.compile_s:.3g} s")
     if row.flops is not None:
@@ -39,6 +44,17 @@ def _posterior_line(row):
         f"evaluations: {case['s_per_slice']:.3g} s/slice, {case['s_per_volume']:.3g} s/volume, physics "
         f"{case['physics_s_per_slice']:.3g} s/slice ({100 * case['physics_share']:.0f} %), PSNR "
         f"{case['psnr']:.1f} dB, {row.peak_bytes / 2**20:.0f} MiB{note},"
+    )
+
+
+def _few_step_line(row):
+    case = row.case
+    shown = lambda name: "not finite" if case[name] is None else f"{case[name]:.3g}"
+    quality = "not finite" if case["psnr"] is None else f"{case['psnr']:.2f} dB"
+    return (
+        f"fewstep {case['model']} ({case['objective']}, D = {case['D']}) {case['sampler']}, {case['nfe']} "
+        f"evaluations: PSNR {quality} from sigma {case['sigma']:g}, KID {shown('kid')} [{shown('kid_low')}, "
+        f"{shown('kid_high')}], {case['images_per_s']:.3g} images/s,"
     )
 
 

@@ -8,6 +8,12 @@ from pgm_jax.guidance.conditions import (
     known_region as known_region,
 )
 from pgm_jax.guidance.diffpir import diffpir as diffpir
+from pgm_jax.guidance.editing import (
+    channel_fill as channel_fill,
+    inpainting as inpainting,
+    replace_known as replace_known,
+    super_resolution as super_resolution,
+)
 from pgm_jax.guidance.emission import pet_dds as pet_dds, pet_dps as pet_dps, pet_naive as pet_naive
 from pgm_jax.guidance.likelihoods import (
     dds as dds,

@@ -3,6 +3,7 @@
 The parameters, for `levels` widths:
 
     embed/linear1, linear2             the noise level
+    conditioning/...                   where built for conditions, see `networks.condition`
     stem, head                         3x3 convolutions at the resolution behind space-to-depth
     encoder/<level>/<block>            conv1, modulate, conv2
     down/<level>, up/<level>           pointwise maps around space-to-depth of 2
@@ -15,11 +16,14 @@ from flax import nnx
 
 from pgm_jax.core import Network, Precision
 from pgm_jax.core.precision import FULL
+from pgm_jax.networks.condition import Conditioning, Conditions
 from pgm_jax.networks.convolution import settled
 from pgm_jax.networks.embedding import TimeEmbedding
 from pgm_jax.networks.functional import from_nnx
 from pgm_jax.networks.layers import Conv, Linear
 from pgm_jax.networks.resample import depth_to_space, space_to_depth
+
+_NONE = Conditions()
 
 
 def drunet(
@@ -31,6 +35,7 @@ def drunet(
     patch: int = 2,
     embedding: int = 128,
     dims: int = 2,
+    conditions: Conditions = _NONE,
     precision: Precision = FULL,
 ) -> Network:
     """Builds DRUNet (Zhang et al. 2021, Fig. 2) with a learned embedding in place of its noise-level map.
@@ -47,25 +52,26 @@ def drunet(
         patch: side of the space-to-depth stem; 1 works at full resolution.
         embedding: size of the embedding of the noise level.
         dims: spatial axes, 1 to 3.
+        conditions: `Conditions`: an image joins the input, class and vector the embedding of the noise level; there
+            is no attention for tokens.
         precision: dtypes; parameters stay in `precision.param`.
 
     Returns:
-        `Network(init, apply)` without conditions.
+        `Network(init, apply)`.
 
     Raises:
-        ValueError: if the numbers of levels disagree; by `apply`, if a spatial size is not a multiple of
-            `patch 2^(levels - 1)`, the channels differ, or a condition is given.
+        ValueError: if the numbers of levels disagree, or for tokens; by `apply`, if a spatial size is not a
+            multiple of `patch 2^(levels - 1)`, the channels differ, or a condition does not fit.
     """
     if not len(widths) == len(encoder) == len(decoder) + 1:
         raise ValueError(
             f"drunet has {len(widths)} widths, {len(encoder)} encoder and {len(decoder)} decoder levels; "
             "give one encoder entry a width and one decoder entry fewer"
         )
-    return from_nnx(
-        lambda rngs: _DRUNet(
-            channels, tuple(widths), tuple(encoder), tuple(decoder), patch, embedding, dims, precision, rngs
-        )
-    )
+    if conditions.tokens:
+        raise ValueError("drunet has no attention for tokens: use unet or dit, or conditions without tokens")
+    shape = (tuple(widths), tuple(encoder), tuple(decoder), patch, embedding, dims)
+    return from_nnx(lambda rngs: _DRUNet(channels, *shape, conditions, precision, rngs))
 
 
 class _Block(nnx.Module):
@@ -81,16 +87,19 @@ class _Block(nnx.Module):
 
 
 class _DRUNet(nnx.Module):
-    def __init__(self, channels, widths, encoder, decoder, patch, embedding, dims, precision, rngs):
+    def __init__(
+        self, channels, widths, encoder, decoder, patch, embedding, dims, conditions, precision, rngs
+    ):
         self.channels, self.patch, self.dims, self.precision = channels, patch, dims, precision
         self.multiple = patch * 2 ** (len(widths) - 1)
-        folded = channels * patch**dims
+        folded, joined = (n * patch**dims for n in (channels, conditions.input_channels(channels)))
         blocks = lambda width, count: nnx.List(
             [_Block(width, embedding, dims, rngs, precision) for _ in range(count)]
         )
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.embed = TimeEmbedding(64, embedding, rngs, precision=precision)
-        self.stem = Conv(folded, widths[0], dims, rngs, precision=precision)
+        self.conditioning = Conditioning(conditions, embedding, rngs, precision=precision)
+        self.stem = Conv(joined, widths[0], dims, rngs, precision=precision)
         self.encoder = nnx.List([blocks(width, n) for width, n in zip(widths, encoder, strict=True)])
         self.down = nnx.List(
             [Linear(fine * 2**dims, coarse, rngs, precision=precision) for fine, coarse in pairs]
@@ -102,10 +111,11 @@ class _DRUNet(nnx.Module):
         self.head = Conv(widths[0], folded, dims, rngs, zero=True, precision=precision)
 
     def __call__(self, x, t, cond=None):
-        self._check(x, cond)
+        self._check(x)
+        given = self.conditioning(x, cond)
         # c_noise is ln(sigma) / 4: the waves are taken over ln(sigma) itself.
-        embedded = jax.nn.silu(self.embed(4 * t))
-        h = self.stem(space_to_depth(x, self.patch))
+        embedded = jax.nn.silu(self.embed(4 * t) + given.embedding)
+        h = self.stem(space_to_depth(given.x, self.patch))
         skips = []
         for level, blocks in enumerate(self.encoder):
             if level:
@@ -119,7 +129,7 @@ class _DRUNet(nnx.Module):
                 h = block(h, embedded)
         return depth_to_space(self.head(h), self.patch).astype(self.precision.output)
 
-    def _check(self, x, cond):
+    def _check(self, x):
         if x.ndim != self.dims + 2 or x.shape[-1] != self.channels:
             raise ValueError(
                 f"this network takes (batch, {self.dims} spatial axes, {self.channels} channels), got {x.shape}"
@@ -128,5 +138,3 @@ class _DRUNet(nnx.Module):
             raise ValueError(
                 f"spatial sizes {x.shape[1:-1]} must be multiples of {self.multiple}: pad the image"
             )
-        if cond is not None:
-            raise ValueError("drunet takes no condition; use unet or dit for a conditional network")

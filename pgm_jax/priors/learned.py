@@ -1,34 +1,31 @@
 """Trained priors: a network's weights with everything needed to use them, in one file without pickles.
 
-The file is an `.npz` of bfloat16 weights (their bits as uint16, one entry a path) and of `card`, a JSON text:
-network and process with their options, sigma_data, the units and voxel size of the images, and what a reader
-must know of people, licence, training and limits.
+The file holds the weights (`prior_file`) and the card, a JSON text: network and process with their options,
+sigma_data, the units and voxel size of the images, and what a reader must know of people, licence, training and
+limits. A few-step prior's card says its "objective": "ect", "ict" or "cd" for consistency functions, the latter two
+with "boundary", the level at which they are the identity; "ctm" or "meanflow" for jumps.
 """
 
 import importlib.resources
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pgm_jax import networks, processes
 from pgm_jax.core import Network
-from pgm_jax.networks import as_denoiser
+from pgm_jax.networks import as_denoiser, as_jump_denoiser
+from pgm_jax.priors import prior_file
+from pgm_jax.priors.prior_file import PriorError as PriorError
 from pgm_jax.processes import precondition
 
 _WEIGHTS = "weights"
 _NEEDED = ("network", "process", "sigma_data", "unit")
-
-
-class PriorError(ValueError):
-    """A trained prior cannot be found or read."""
+_JUMPS, _BOUNDED = ("ctm", "meanflow"), ("ict", "cd")
 
 
 class LearnedPrior(struct.PyTreeNode):
@@ -58,26 +55,59 @@ class LearnedPrior(struct.PyTreeNode):
         """Unit of the images, such as "attenuation of water"."""
         return self.card["unit"]
 
-    def denoiser(self):
-        """Builds the denoiser under EDM's preconditioning, in the card's units.
+    @property
+    def objective(self) -> str:
+        """What the network was trained for: "denoising", or a few-step objective such as "ect" or "ctm"."""
+        return self.card.get("objective", "denoising")
 
-        Images of any size: each is padded with its border to the network's next multiple, and cropped again.
+    def denoiser(self):
+        """Builds the denoiser, in the card's units; of a few-step prior, its consistency function.
+
+        Images of any size: each is padded with its border to the network's next multiple, and cropped again, and so
+        is a conditioning image.
 
         Returns:
             `denoise(x_t, t, cond=None) -> x0` for one image.
         """
+        make = as_jump_denoiser if self.objective in _JUMPS else as_denoiser
+        return _padded(self._made(make), self.card.get("multiple", 1))
+
+    def jump_denoiser(self):
+        """Builds the jump denoiser of a prior that was trained for jumps, for `samplers.ctm`.
+
+        Returns:
+            `denoise(x_t, t, cond=None, s=None) -> x0` for one image of any size.
+
+        Raises:
+            PriorError: for a prior of another objective.
+        """
+        if self.objective not in _JUMPS:
+            raise PriorError(
+                f"this prior was trained for {self.objective}, which is not told where it jumps to: use denoiser() "
+                f"or a prior of {' or '.join(_JUMPS)}"
+            )
+        return _padded(self._made(as_jump_denoiser), self.card.get("multiple", 1))
+
+    def _made(self, make):
         card = self.card
         scaling = precondition.edm(card["sigma_data"])
-        inner = as_denoiser(self.network, self.params, self.process, scaling)
-        multiple = card.get("multiple", 1)
+        if self.objective in _BOUNDED:
+            scaling = precondition.consistency(card["sigma_data"], card["boundary"])
+        return make(self.network, self.params, self.process, scaling)
 
-        def denoise(x_t, t, cond=None):
-            missing = [-n % multiple for n in x_t.shape[:-1]]
-            padding = [(m // 2, m - m // 2) for m in missing]
-            x0 = inner(jnp.pad(x_t, [*padding, (0, 0)], mode="edge"), t, cond)
-            return x0[tuple(slice(a, a + n) for (a, _), n in zip(padding, x_t.shape[:-1], strict=True))]
 
-        return denoise
+def _padded(inner, multiple):
+    """The denoiser of images whose sides are no multiples of what the network takes."""
+
+    def denoise(x_t, t, cond=None, *target, **targets):
+        missing = [-n % multiple for n in x_t.shape[:-1]]
+        padding = [*((m // 2, m - m // 2) for m in missing), (0, 0)]
+        if cond and "image" in cond:
+            cond = cond | {"image": jnp.pad(cond["image"], padding, mode="edge")}
+        x0 = inner(jnp.pad(x_t, padding, mode="edge"), t, cond, *target, **targets)
+        return x0[tuple(slice(a, a + n) for (a, _), n in zip(padding[:-1], x_t.shape[:-1], strict=True))]
+
+    return denoise
 
 
 def prior_names() -> list[str]:
@@ -109,7 +139,7 @@ def load_prior(name) -> LearnedPrior:
                 f"no prior {str(name)!r}: shipped are {', '.join(prior_names())}; or give a .npz file"
             )
         path = importlib.resources.files(__package__).joinpath(_WEIGHTS, f"{name}.npz")
-    card, values = _read(path)
+    card, values = prior_file.read(path)
     missing = [key for key in _NEEDED if key not in card]
     if missing:
         raise PriorError(f"{path} is not a prior of this library: its card lacks {missing[0]!r}")
@@ -119,18 +149,19 @@ def load_prior(name) -> LearnedPrior:
     expected = flatten_dict(jax.eval_shape(network.init, jax.random.key(0)), sep="/")
     if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in expected.items()}:
         raise PriorError(f"{path}: the weights do not fit the network of its card, {kind} with {options}")
-    params = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in values.items()}, sep="/")
+    params = unflatten_dict({k: jnp.asarray(v) for k, v in values.items()}, sep="/")
     return LearnedPrior(params=params, process=process, network=network, text=json.dumps(card))
 
 
-def save_prior(path, params, card) -> None:
-    """Writes parameters as bfloat16 with their card.
+def save_prior(path, params, card, bits: int = 16) -> None:
+    """Writes parameters with their card.
 
     Args:
         path: the `.npz` file to write; replaced in one go.
         params: nested dict of arrays.
         card: JSON-able dict with at least `network: [name in pgm_jax.networks, options]`,
             `process: [name in pgm_jax.processes, arguments]` (infinite ones as "inf"), `sigma_data`, `unit`.
+        bits: 16 (bfloat16) or 8 (integers with one scale an output channel) for each weight.
 
     Raises:
         PriorError: if the card lacks an entry, or a parameter is not finite.
@@ -138,34 +169,12 @@ def save_prior(path, params, card) -> None:
     missing = [key for key in _NEEDED if key not in card]
     if missing:
         raise PriorError(f"the card lacks {missing[0]!r}; it needs {', '.join(_NEEDED)}")
-    entries = {}
-    for name, leaf in flatten_dict(params, sep="/").items():
-        if not bool(jnp.isfinite(leaf).all()):
-            raise PriorError(f"{name} holds values that are not finite: nothing was written")
-        entries[f"params/{name}"] = np.asarray(jnp.asarray(leaf).astype(jnp.bfloat16)).view(np.uint16)
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, card=np.array(json.dumps(card)), **entries)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _read(path):
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            card = json.loads(str(archive["card"]))
-            names = [name for name in archive.files if name.startswith("params/")]
-            bits = {name.removeprefix("params/"): archive[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise PriorError(f"{path} cannot be read as a prior: {error}") from error
-    return card, {name: np.asarray(value).view(jnp.bfloat16) for name, value in bits.items()}
+    prior_file.write(Path(path).expanduser(), flatten_dict(params, sep="/"), card, bits)
 
 
 def _made(room, name, options, path):
+    if "conditions" in options:
+        options = options | {"conditions": networks.Conditions(**options["conditions"])}
     try:
         return getattr(room, name)(**options)
     except (AttributeError, TypeError) as error:

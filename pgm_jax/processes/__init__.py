@@ -46,6 +46,7 @@ from pgm_jax.processes.fourier import (
 )
 from pgm_jax.processes.grid import (
     fast_ddpm as fast_ddpm,
+    few_step_grid as few_step_grid,
     karras as karras,
     linear as linear,
     log_snr as log_snr,

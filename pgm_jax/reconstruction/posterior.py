@@ -40,6 +40,7 @@ def posterior(
     draws: int = 8,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
+    levels=None,
     start=None,
     process=None,
     sampler=None,
@@ -66,6 +67,8 @@ def posterior(
             the posterior's.
         sigma_min: last noise level above 0, in units of the image.
         sigma_max: first noise level; with `start` a level at which its errors drown, such as 1.
+        levels: falling noise levels at which the network is evaluated, in place of the grid of steps, sigma_min and
+            sigma_max: two or four of them for a few-step prior, with "dds" (few-step DDS).
         start: image from which the draws start, perturbed to `sigma_max` (jump start), for example `fbp` or
             `cg_sense`; None starts from noise.
         process: process of the draws; by default the trained prior's own.
@@ -89,7 +92,7 @@ def posterior(
             sampler and noise law refuse.
     """
     asked = (method, steps, draws, sigma_min, sigma_max, start, process, sampler)
-    plan, process = planned(prior, likelihood, *asked, together, mesh, unit, options)
+    plan, process = planned(prior, likelihood, *asked, together, mesh, unit, options, levels)
     return _run(plan, key, prior, process, likelihood, start, cond)
 
 

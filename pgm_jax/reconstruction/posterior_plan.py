@@ -10,7 +10,7 @@ import numpy as np
 
 from pgm_jax import guidance as guides
 from pgm_jax.parallel import batch_sharding
-from pgm_jax.processes import karras
+from pgm_jax.processes import karras, subset
 from pgm_jax.samplers import ddim, heun
 
 
@@ -79,6 +79,7 @@ def planned(
     mesh,
     unit,
     options,
+    levels=None,
 ):
     """Checks a request and fixes what is static of it; arguments as `reconstruction.posterior`.
 
@@ -96,11 +97,19 @@ def planned(
     _require_unit(prior, unit)
     # Built here too, where its checks see numbers: inside the program a noise level of 0 is not known.
     guide(likelihood, **options)
-    grid = karras(steps, sigma_min, sigma_max, process=process)
+    grid = karras(steps, sigma_min, sigma_max, process=process) if levels is None else _grid(process, levels)
     options = tuple(sorted(options.items()))
     shape, dtype = tuple(image.shape), jnp.dtype(image.dtype)
     plan = Plan(guide, options, make_sampler, tuple(grid.tolist()), draws, together, shape, dtype, mesh)
     return plan, process
+
+
+def _grid(process, levels):
+    """Times of given noise levels, and the clean end."""
+    levels = np.asarray(levels, np.float64)
+    if levels.ndim != 1 or not levels.size or not np.all(np.isfinite(levels) & (levels > 0)):
+        raise ValueError(f"levels are {levels}: give falling noise levels above 0, such as (1.0, 0.2)")
+    return subset(np.append(np.asarray(process.time(levels), np.float64), 0.0))
 
 
 class Sampling(NamedTuple):

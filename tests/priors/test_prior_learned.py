@@ -102,3 +102,57 @@ def test_nothing_is_written_of_a_wrong_prior(params, tmp_path):
     with pytest.raises(priors.PriorError, match="not finite"):
         priors.save_prior(tmp_path / "a.npz", spoiled, CARD)
     assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits_are_half_a_step_of_each_output_away(params, tmp_path):
+    file = tmp_path / "small.npz"
+    priors.save_prior(file, params, CARD, bits=8)
+    found = priors.load_prior(file).params
+
+    def near(given, kept):
+        given, kept = np.asarray(given), np.asarray(kept)
+        if given.ndim == 1:
+            np.testing.assert_array_equal(kept, jnp.asarray(given).astype(jnp.bfloat16).astype(jnp.float32))
+            return
+        inputs = tuple(range(given.ndim - 1))
+        step = np.abs(given).max(axis=inputs) / 127
+        assert np.max(np.abs(kept - given) / step) <= 0.5001
+        np.testing.assert_allclose(np.abs(kept).max(axis=inputs), 127 * step, rtol=1e-6)
+
+    jax.tree.map(near, params, found)
+    priors.save_prior(tmp_path / "large.npz", params, CARD)
+    assert file.stat().st_size < (tmp_path / "large.npz").stat().st_size
+    with pytest.raises(priors.PriorError, match="bits is 4"):
+        priors.save_prior(file, params, CARD, bits=4)
+
+
+def test_a_bounded_consistency_function_is_the_identity_at_its_boundary(params, tmp_path):
+    priors.save_prior(tmp_path / "cd.npz", params, CARD | {"objective": "cd", "boundary": 0.01})
+    prior = priors.load_prior(tmp_path / "cd.npz")
+    x = jax.lax.complex(*jax.random.normal(jax.random.key(1), (2, 8, 8, 1)))
+    np.testing.assert_array_equal(prior.denoiser()(x, jnp.float32(0.01)), x)
+    assert float(jnp.abs(prior.denoiser()(x, 0.5) - x).max()) > 0.1
+    with pytest.raises(priors.PriorError, match="trained for cd, which is not told"):
+        prior.jump_denoiser()
+
+
+def test_a_prior_of_jumps_and_one_that_reads_an_image(tmp_path):
+    """Both are the plain calls on images that their network takes, and take images of any size."""
+    told = networks.Conditions(image=1, vector=networks.TARGET_FEATURES)
+    options = OPTIONS | {"channels": 1, "conditions": told._asdict()}
+    network = networks.drunet(**(options | {"conditions": told}))
+    params = jax.tree.map(
+        lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        jax.eval_shape(network.init, jax.random.key(0)),
+    )
+    card = CARD | {"network": ["drunet", options], "objective": "ctm", "multiple": 4}
+    priors.save_prior(tmp_path / "ctm.npz", params, card)
+    prior = priors.load_prior(tmp_path / "ctm.npz")
+    x, image = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    cond, t, s = {"image": image}, jnp.float32(0.4), jnp.float32(0.1)
+    jump = networks.as_jump_denoiser(network, prior.params, prior.process, processes.precondition.edm(0.5))
+    found = prior.jump_denoiser()(x, t, cond, s)
+    np.testing.assert_allclose(found, jump(x, t, cond, s), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prior.denoiser()(x, t, cond), jump(x, t, cond, t), rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(found - prior.denoiser()(x, t, cond)).max()) > 1e-4
+    assert prior.jump_denoiser()(x[:7, :5], t, {"image": image[:7, :5]}, s).shape == (7, 5, 1)

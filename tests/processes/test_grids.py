@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pgm_jax.processes import (
     DDPM,
@@ -18,6 +19,7 @@ from pgm_jax.processes import (
     churn,
     cosine_betas,
     fast_ddpm,
+    few_step_grid,
     karras,
     linear,
     log_snr,
@@ -229,3 +231,34 @@ def test_largest_distance(key):
     brute = max(np.linalg.norm(a - b) for a in data for b in data)
     assert largest_distance(data) == pytest.approx(brute, rel=1e-10)
     assert largest_distance(np.array([[0.0 + 0j], [3.0 + 4j]])) == pytest.approx(5.0)
+
+
+LAW = {"level_mean": -2.3, "level_std": 1.5, "sigma_min": 0.005}
+
+
+@pytest.mark.parametrize("process", [EDM(), VP()], ids=["EDM", "VP"])
+@pytest.mark.parametrize("sigma_max", [20.0, 0.3])
+def test_few_step_levels_split_the_training_law_evenly(process, sigma_max):
+    law = stats.norm(LAW["level_mean"], LAW["level_std"])
+    for steps in (1, 2, 5, 16):
+        grid = few_step_grid(process, steps, sigma_max, **LAW)
+        assert grid.dtype == np.float64 and len(grid) == steps + 1 and grid[-1] == 0
+        levels = process.ratio(grid[:-1])
+        np.testing.assert_allclose(levels[0], sigma_max, rtol=1e-6)
+        shares = np.diff(law.cdf(np.log([*levels[::-1]])), prepend=law.cdf(math.log(LAW["sigma_min"])))
+        # The shares between neighbouring levels, and between the last and sigma_min, are one number.
+        np.testing.assert_allclose(shares, shares.sum() / steps, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"steps": 0}, "steps >= 1"),
+        ({"sigma_max": 0.005}, "sigma_min < sigma_max"),
+        ({"level_std": 0.0}, "level_std > 0"),
+        ({"level_mean": -90.0}, "no mass between 0.005 and 20"),
+    ],
+)
+def test_few_step_grids_that_leave_the_law(changes, match):
+    with pytest.raises(ValueError, match=match):
+        few_step_grid(**{"process": EDM(), "steps": 2, "sigma_max": 20.0} | LAW | changes)

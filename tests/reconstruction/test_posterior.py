@@ -67,6 +67,19 @@ def test_it_composes_what_a_user_would(problem):
     np.testing.assert_allclose(found.draws, jax.jit(jax.vmap(by_hand))(jnp.arange(3)), atol=2e-5)
 
 
+@pytest.mark.parametrize("process", [EDM(), VP(), PFGMpp(D=32.0)], ids=["EDM", "VP", "PFGM++"])
+def test_given_levels_take_the_place_of_the_grid(problem, process):
+    """Levels of sigma / alpha in the time of every process; those of Karras are the default's."""
+    ask = lambda **given: posterior(
+        KEY, problem.prior, problem.likelihood, process=process, draws=2, gamma=0.5, **given
+    )
+    found = ask(levels=tuple(karras(4, 0.05, 2.0)[:-1]))
+    grid = ask(steps=4, sigma_min=0.05, sigma_max=2.0).draws
+    np.testing.assert_allclose(found.draws, grid, rtol=1e-4, atol=1e-5)
+    few = ask(levels=(1.0, 0.2))
+    assert bool(jnp.isfinite(few.draws).all()) and float(jnp.abs(few.draws - found.draws).max()) > 1e-3
+
+
 def test_a_new_measurement_or_d_does_not_compile_again(problem):
     draw = lambda y, D: posterior(
         KEY, problem.prior, problem.likelihood.replace(y=y), process=PFGMpp(D=D), steps=3, draws=2
@@ -109,6 +122,8 @@ def test_complex_images_have_the_spread_of_one_real_component():
         ({"mesh": "all"}, "2 draws cannot be shared by 8 devices"),
         ({"mesh": "all", "together": 1}, "not both"),
         ({"sigma_max": 0.001}, "sigma_min"),
+        ({"levels": (0.2, 1.0)}, "falling order"),
+        ({"levels": (1.0, 0.0)}, "levels above 0"),
     ],
 )
 def test_wrong_requests_are_refused_in_one_line(problem, change, words):

@@ -9,6 +9,14 @@ from pgm_jax.recipes.ct.chest import (
     scores as scores,
     settings as settings,
 )
+from pgm_jax.recipes.ct.low_dose import (
+    Hijack as Hijack,
+    condition as condition,
+    hijack_settings as hijack_settings,
+    hijacked as hijacked,
+    low_dose_pair as low_dose_pair,
+    posterior_images as posterior_images,
+)
 from pgm_jax.recipes.ct.scan import (
     TASKS as TASKS,
     WATER as WATER,

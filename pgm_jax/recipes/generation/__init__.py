@@ -1,6 +1,14 @@
 """Generation recipes (review 3.2): priors learned from images alone."""
 
 from pgm_jax.recipes.generation.exported import export as export, load_exported as load_exported
+from pgm_jax.recipes.generation.fast_ddpm import (
+    TimeGrid as TimeGrid,
+    fast_ddpm as fast_ddpm,
+    full_ddpm as full_ddpm,
+    objective_of as objective_of,
+    told_level as told_level,
+    translate as translate,
+)
 from pgm_jax.recipes.generation.few_steps import (
     FEW_STEPS as FEW_STEPS,
     start_config as start_config,

@@ -4,6 +4,7 @@ import math
 
 from pgm_jax import priors
 from pgm_jax.recipes import prior_config
+from pgm_jax.recipes.generation import few_steps
 from pgm_jax.recipes.generation.learned_prior import channels_seen
 from pgm_jax.recipes.generation.training_run import Trained
 
@@ -36,8 +37,14 @@ def export(trained: Trained, path, **card) -> None:
         )
     window = "99.5th percentile" if config.window is None else "{:g} to {:g} as 0 to 1".format(*config.window)
     values = prior_config.to_json(config)
+    options = {"channels": channels_seen(config), **values["options"]}
+    told = few_steps.told_conditions(config)
+    if told:
+        options["conditions"] = {"vector": told}
+    if config.objective != "denoising":
+        card = {"objective": config.objective, "boundary": config.sigma_min} | card
     card = {
-        "network": [config.network, {"channels": channels_seen(config), **values["options"]}],
+        "network": [config.network, options],
         "process": _PROCESSES[config.process](config),
         "sigma_data": config.sigma_data,
         "unit": window,

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.scipy.special import ndtri
 
 from pgm_jax.core import Network, Objective
-from pgm_jax.networks import TARGET_FEATURES, as_denoiser, as_jump_denoiser
-from pgm_jax.processes import karras, precondition
+from pgm_jax.networks import TARGET_FEATURES, as_denoiser, as_jump_denoiser, grow
+from pgm_jax.processes import few_step_grid, karras, precondition
 from pgm_jax.recipes import prior_config
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig
 from pgm_jax.samplers import consistency, ctm, heun, sample_one
@@ -155,7 +153,7 @@ def first_state(config: PriorConfig, network: Network, teacher: Network, start: 
     """
     params = network.init
     if start is not None:
-        params = _merged(network.init(jax.random.key(config.seed)), start.params)
+        params = grow(jax.eval_shape(network.init, jax.random.key(config.seed)), start.params)
     if config.objective == "denoising":
         return params, ()
     shape = jax.eval_shape(network.init, jax.random.key(0)) if start is None else params
@@ -167,8 +165,8 @@ def first_state(config: PriorConfig, network: Network, teacher: Network, start: 
 def draw_one(config: PriorConfig, process, network: Network, plain: Callable, steps: int) -> Callable:
     """Makes the sampler of a few-step prior: multistep consistency, or jumps.
 
-    The levels of multistep consistency are sigma_max and then even quantiles of the training law; jumps go along
-    Karras' grid to sigma_min.
+    The levels of multistep consistency are those of `processes.few_step_grid`; jumps go along Karras' grid to
+    sigma_min.
 
     Args:
         config: the configuration.
@@ -190,10 +188,8 @@ def draw_one(config: PriorConfig, process, network: Network, plain: Callable, st
         grid = karras(steps + 1, config.sigma_min, config.sigma_max, process=process)[:-1]
         sampler, make = ctm(), as_jump_denoiser
     else:
-        places = ndtri(1 - np.arange(1, steps) / steps)
-        inner = np.exp(config.level_mean + config.level_std * np.asarray(places, np.float64))
-        inside = inner[(inner > config.sigma_min) & (inner < config.sigma_max)]
-        grid = np.append(np.asarray(process.time(np.append(config.sigma_max, inside)), np.float64), 0.0)
+        law = {name: getattr(config, name) for name in ("level_mean", "level_std", "sigma_min")}
+        grid = few_step_grid(process, steps, config.sigma_max, **law)
         sampler, make = consistency(), as_denoiser
 
     def draw(key, params, shape, dtype):
@@ -214,10 +210,3 @@ def told_conditions(config: PriorConfig):
         The length, or 0.
     """
     return TARGET_FEATURES if config.objective in JUMPS else 0
-
-
-def _merged(params, given):
-    """The parameters, with those given in place of theirs where there are such."""
-    if not isinstance(params, dict):
-        return given
-    return {name: _merged(leaf, given[name]) if name in given else leaf for name, leaf in params.items()}

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgm_jax.core import sample_key
 from pgm_jax.guidance import dds
 from pgm_jax.metrics import nrmse, psnr, ssim
 from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
-from pgm_jax.processes import karras
+from pgm_jax.processes import karras, subset
 from pgm_jax.recipes.mri.brain_prior import brain_prior
 from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import cg_sense, tgv, tv, zero_filled
@@ -109,7 +110,7 @@ def settings(task):
     return tuned_settings(__package__, "undersampled_brain.json", Settings, task)
 
 
-def posterior_draws(key, prior, scan, chosen):
+def posterior_draws(key, prior, scan, chosen, levels=None):
     """Draws from the posterior by DDS with fresh noise at every level (review Eq. 29 and 30).
 
     Each step corrects the network's clean image by conjugate gradients on
@@ -122,6 +123,8 @@ def posterior_draws(key, prior, scan, chosen):
         prior: trained prior with `process` and `denoiser()`, over complex images.
         scan: `Scan`.
         chosen: `Settings`.
+        levels: falling noise levels in place of those of `chosen`, two or four for a few-step prior: the
+            consistency posterior.
 
     Returns:
         (draws, height, width, 1) complex64.
@@ -129,6 +132,8 @@ def posterior_draws(key, prior, scan, chosen):
     likelihood = GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
     guidance = dds(likelihood, lambda process, t: chosen.trust * process.sigma(t) ** 2, chosen.cg)
     grid = karras(chosen.steps, sigma_min=chosen.sigma_min, sigma_max=chosen.sigma_max)
+    if levels is not None:
+        grid = subset(np.append(np.asarray(levels, np.float64), 0.0))
     process, denoise = prior.process, prior.denoiser()
     start = cg_sense(scan.operator, scan.y, chosen.cg_steps)[0]
 

@@ -7,6 +7,13 @@ from pgm_jax.training.objectives import (
     levels as levels,
     weighting as weighting,
 )
+from pgm_jax.training.objectives.adversarial import (
+    Adaptive as Adaptive,
+    adversarial as adversarial,
+    adversarial_carry as adversarial_carry,
+    consistency_images as consistency_images,
+    jump_images as jump_images,
+)
 from pgm_jax.training.objectives.augmentation import augmented as augmented
 from pgm_jax.training.objectives.categorical import (
     categorical as categorical,

@@ -47,7 +47,7 @@ def ctm(
 
     t > u >= s >= e on the grid; x_u is where the teacher's solver goes, one place of the grid at a time, or without
     a teacher the state of the same noise. G_- are jumps with the target's parameters. The adversarial term of the
-    paper is not part of it: add one as a second objective. Sample with `as_jump_denoiser` and
+    paper is a second objective around it, `adversarial`. Sample with `as_jump_denoiser` and
     `samplers.ctm(gamma)`.
 
     Args:
