@@ -24,7 +24,7 @@ from train_chest_prior import PLAN
 from train_low_dose import NETWORK, finished
 
 from pgm_jax import load_prior
-from pgm_jax.priors import LearnedPrior
+from pgm_jax.priors import LearnedPrior, prior_names
 from pgm_jax.processes import PFGMpp
 from pgm_jax.recipes import ct, generation
 from pgm_jax.report import Panel, comparison_figure
@@ -42,7 +42,7 @@ def prior_of(runs, method, D):
     """The network of a method as a prior; None for an unconditional one of a D that is not shipped."""
     if method == "pfcm":
         name = {128.0: "chest-ct-pfgmpp-ect", math.inf: "chest-ct-edm-ect"}.get(D)
-        return name and load_prior(name)
+        return load_prior(name) if name in prior_names() else None
     stage, objective = ("few", {"objective": "ect"}) if method == "ps_pfcm" else ("tune", {})
     options = dict(PLAN.network) | {"conditions": {"image": 1}}
     card = {

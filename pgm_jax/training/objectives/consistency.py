@@ -93,7 +93,9 @@ def consistency_training(
     return _objective(process, network, parameterisation, gaps, mixed_down, distance, weighting, rate)
 
 
-def ect(process, network: Network, parameterisation, stage=None, *, levels=None, q=2.0, c=None) -> Objective:
+def ect(
+    process, network: Network, parameterisation, stage=None, *, levels=None, q=2.0, c=None, floor=0.0
+) -> Objective:
     """Makes easy consistency tuning: start from the parameters of a denoiser (Geng et al. 2025).
 
     `consistency_training` on pairs whose distance shrinks by stages (`gaps.relative`), at stage 0 nearly the
@@ -107,11 +109,12 @@ def ect(process, network: Network, parameterisation, stage=None, *, levels=None,
         levels: distribution of t, see `gaps.relative`; keep it within what the denoiser was trained for.
         q: base of the shrinking.
         c: bend of the pseudo-Huber distance; see `distances.pseudo_huber`.
+        floor: level below which the function stays the denoiser, see `gaps.relative`.
 
     Returns:
         Objective, see `consistency_training`.
     """
-    pairs = relative(levels, stage, q)
+    pairs = relative(levels, stage, q, floor=floor)
     return consistency_training(process, network, parameterisation, pairs, distance=distances.pseudo_huber(c))
 
 

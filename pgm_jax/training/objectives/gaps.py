@@ -65,12 +65,15 @@ def on_grid(
     return gaps
 
 
-def relative(levels=None, stage: Curriculum | None = None, q=2.0, k=8.0, b=1.0) -> Gaps:
+def relative(levels=None, stage: Curriculum | None = None, q=2.0, k=8.0, b=1.0, floor=0.0) -> Gaps:
     """Makes easy consistency tuning's pairs, whose distance shrinks by stages (Geng et al. 2025, Sec. 4):
 
         s = t max(0, 1 - n(t) / q^(stage + 1)),   n(t) = 1 + k / (1 + e^(b t)),
 
-    t and s levels. At stage 0 the clean end is plain denoising (s = 0), and towards q -> infinity t -> s.
+    t and s levels. At stage 0 the clean end is plain denoising (s = 0), and towards q -> infinity t -> s. Then no
+    pair ends at 0, and below the levels that are drawn nothing holds the function: small networks drift away there,
+    and soon everywhere. With a floor, s below it is 0: near the clean end the function stays a denoiser, which at
+    such levels is no blur.
 
     Args:
         levels: distribution of t; by default `levels.lognormal(-1.1, 2.0)`.
@@ -78,15 +81,18 @@ def relative(levels=None, stage: Curriculum | None = None, q=2.0, k=8.0, b=1.0) 
         q: base of the shrinking; 256 and one stage is the one-hour run of the paper.
         k: how much wider the pairs are at the clean end.
         b: how fast that fades with the level.
+        floor: level below which s is 0; the published pairs have none.
 
     Returns:
         `(process, u, step) -> (t, s)`.
 
     Raises:
-        ValueError: unless q > 1.
+        ValueError: unless q > 1, or for a floor below 0.
     """
     if not q > 1:
         raise ValueError(f"relative needs q > 1, got {q}.")
+    if floor < 0:
+        raise ValueError(f"relative needs a floor of 0 or more, got {floor}.")
     levels = level_laws.lognormal(-1.1, 2.0) if levels is None else levels
     stage = constant(0) if stage is None else stage
 
@@ -94,7 +100,8 @@ def relative(levels=None, stage: Curriculum | None = None, q=2.0, k=8.0, b=1.0) 
         t = levels(process, u)
         level = noise_level(process, t)
         share = (1 + k * jax.nn.sigmoid(-b * level)) / q ** (stage(step) + 1.0)
-        return t, process.time(level * jnp.maximum(0.0, 1 - share))
+        lower = level * jnp.maximum(0.0, 1 - share)
+        return t, process.time(jnp.where(lower < floor, 0.0, lower))
 
     return gaps
 
