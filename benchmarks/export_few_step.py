@@ -111,13 +111,14 @@ def main():
         teacher = trained(plan, given.runs, D)
         student = student_of(plan, given.runs, teacher, D, given.few)
         kind = "pfgmpp" if math.isfinite(D) else "edm"
-        shipped = load_prior(f"{NAMES[given.part]}-{kind}").card
+        teacher_name = f"{NAMES[given.part]}-{kind}"
+        shipped = load_prior(teacher_name).card
         law = dict(zip(("level_mean", "level_std"), ECT["levels"], strict=True))
-        how = {"objective": given.few, "steps": FEW[given.few]["steps"]}
+        how = {"objective": given.few, "steps": FEW[given.few]["steps"], "start": teacher_name}
         card = shipped | student.card | {
             "config": shipped["config"] | how | law,
             "unit": shipped["unit"],
-            "start": f"{NAMES[given.part]}-{kind}",
+            "start": teacher_name,
             "plan": FEW[given.few],
             "step": how["steps"],
             "command": f"python benchmarks/train_{given.part}_prior.py --out RUNS --D {D:g} --start inf "
@@ -130,7 +131,7 @@ def main():
         }  # fmt: skip
         for absent in ("posterior_psnr_db", "audit", "loss"):
             card.pop(absent, None)
-        path = FOLDER / f"{NAMES[given.part]}-{kind}-{given.few}.npz"
+        path = FOLDER / f"{teacher_name}-{given.few}.npz"
         save_prior(path, student.params, card, bits=8)
         rounded = load_prior(path)
         card["denoising_psnr_db"]["few steps, as shipped in 8 bits"] = denoising_table(

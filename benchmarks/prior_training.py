@@ -46,10 +46,10 @@ class Plan(NamedTuple):
 
 
 # Easy consistency tuning: its steps cost 4/3 of a step of denoising, so 1100 of them are a tenth of the training.
-# In each stage pairs of levels come twice as close, and the closer they are, the more a step moves both ends of a pair
-# alike: the rate must fall with their distance, as the cosine does over the stages. Held up to the last stage a rate
-# of 1e-4 ends in noise, with and without a floor, and so does a distance that falls by four. Levels reach farther up
-# than those of denoising, since generation starts there.
+# In each stage pairs of levels come twice as close, and the closer they are, the more a step moves both ends of
+# a pair alike: the rate must fall with their distance, as the cosine does over the stages. Held up to the last
+# stage a rate of 1e-4 ends in noise, with and without a floor, and so does a distance that falls by four. Levels
+# reach farther up than those of denoising, since generation starts there.
 ECT = {"steps": 1100, "rate": 5e-5, "stages": 5, "q": 2.0, "levels": (-1.3, 1.7)}
 CTM = {"steps": 1000, "rate": 1e-4, "knots": 18, "most": 4, "decay": 0.999}
 FEW = {"ect": ECT, "ctm": CTM}

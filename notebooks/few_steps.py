@@ -163,7 +163,7 @@ for axis, (name, image) in zip(
 # valid for PFGM++ too.
 
 # %%
-mask = jnp.ones_like(crop).at[36:60, 36:60].set(0)
+mask = jnp.ones_like(crop).at[14:34, 66:86].set(0)
 low = crop.reshape(48, 2, 48, 2, 1).mean((1, 3))
 edits = {
     "inpainting": (crop * mask, guidance.inpainting(mask, crop)),

@@ -139,3 +139,13 @@ def test_a_curriculum_is_not_stretched_by_going_on():
         prior_config.continued(few, longer, "run")
     plain = dataclasses.replace(few, objective="denoising", start=None)
     assert prior_config.continued(plain, dataclasses.replace(plain, steps=9), "run").steps == 9
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_a_shipped_few_step_prior_is_sampled_by_its_name(steps):
+    """Its card holds a whole configuration, and it jumps as its objective says."""
+    trained = generation.load_exported("chest-ct-edm-ect")
+    system = generation.build(dataclasses.replace(trained.config, size=(16, 16)), steps=steps)
+    image = system.draw(jax.random.key(0), trained.params, None)
+    assert image.shape == (16, 16, 1) and bool(jnp.all(jnp.isfinite(image)))
+    assert float(jnp.abs(image).max()) < 10

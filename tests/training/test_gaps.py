@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgm_jax.processes import DDPM, EDM, VP, karras
-from pgm_jax.training.objectives import curricula, distances, gaps
+from pgm_jax.training.objectives import curricula, distances, gaps, levels
 
 
 def test_consistency_trainings_levels_and_rates():
@@ -124,3 +124,16 @@ def test_the_pyramid_is_its_formula():
 def test_wrong_numbers_are_refused(make, told):
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_below_a_floor_pairs_end_at_the_clean_image():
+    """The others are those without one."""
+    u = (jnp.arange(400) + 0.5) / 400
+    law = levels.lognormal(-2.0, 1.5)
+    plain = jax.vmap(lambda u: gaps.relative(law, lambda step: 4)(EDM(), u, 0))(u)
+    held = jax.vmap(lambda u: gaps.relative(law, lambda step: 4, floor=0.02)(EDM(), u, 0))(u)
+    np.testing.assert_array_equal(held[0], plain[0])
+    np.testing.assert_array_equal(held[1], jnp.where(plain[1] < 0.02, 0.0, plain[1]))
+    assert 0 < float(jnp.mean(held[1] == 0)) < 1
+    with pytest.raises(ValueError, match="floor of 0 or more"):
+        gaps.relative(floor=-1.0)
