@@ -1,8 +1,9 @@
 """Low-dose CT from itself: PPFM, PFCM and PS-PFCM tuned on `lung1`, then measured on `lung2` beside FBP, TV,
 posterior draws, DDPM and Fast-DDPM.
 
-    python benchmarks/low_dose.py tune --runs OUT                        # writes recipes/ct/low_dose.json
+    python benchmarks/low_dose.py tune --runs OUT                          # writes recipes/ct/low_dose.json
     python benchmarks/low_dose.py test --runs OUT --json FILE --figure FILE.png
+    python benchmarks/low_dose.py export --runs OUT --json FILE            # ships PS-PFCM at D = 64 in 8 bits
 
 OUT holds the finished runs of `train_low_dose.py`. Tuned are the level at which the image enters, the share of the
 model and, for two steps, the ratio of the levels, for each method, D and dose, by the PSNR of 2000 HU.
@@ -20,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from held_out_chest import scans
+from prior_export import FOLDER
 from train_chest_prior import PLAN
-from train_low_dose import NETWORK, finished
+from train_low_dose import NETWORK, PHOTONS, RATES, STEPS as STAGE_STEPS, finished
 
 from pgm_jax import load_prior
-from pgm_jax.priors import LearnedPrior, prior_names
+from pgm_jax.priors import LearnedPrior, prior_names, save_prior
 from pgm_jax.processes import PFGMpp
 from pgm_jax.recipes import ct, generation
 from pgm_jax.report import Panel, comparison_figure
@@ -32,7 +34,8 @@ from pgm_jax.report import Panel, comparison_figure
 TASKS = ("photons_4000",)
 DIMENSIONS = (64.0, 128.0, math.inf)
 STEPS = {"ppfm": (1, 8), "ps_pfcm": (1, 2), "pfcm": (1, 2)}
-SIGMAS, WEIGHTS, RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), (0.7, 0.85, 1.0), (0.1, 0.3)
+SIGMAS, WEIGHTS, RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), (0.7, 0.85, 1.0), (0.02, 0.05, 0.1, 0.3)
+METHODS = (*STEPS, "posterior", "chain")
 DRAWS = 4
 # Soft tissue: -160 to 240 HU, relative to water.
 WINDOW = (0.84, 1.24)
@@ -100,13 +103,13 @@ def tuned(prior, low, truth, steps):
     return max(best, key=lambda pair: pair[0])
 
 
-def tune(runs):
-    """Writes the settings of every method, D, number of steps and dose."""
+def tune(runs, methods):
+    """Writes the settings of methods, for every D, number of steps and dose; others stay as they are."""
     path = files("pgm_jax.recipes.ct").joinpath("low_dose.json")
-    table = {}
+    table = json.loads(path.read_text())["settings"] if path.is_file() else {}
     for task in TASKS:
         low, truth, _ = images("lung1", task, 2)
-        for method, D in itertools.product(STEPS, DIMENSIONS):
+        for method, D in itertools.product(methods, DIMENSIONS):
             prior = prior_of(runs, method, D)
             for steps in STEPS[method] if prior else ():
                 psnr, chosen = tuned(prior, low, truth, steps)
@@ -137,19 +140,9 @@ def chain_rows(runs, low, truth):
     return rows
 
 
-def table(runs, task, count):
-    """Rows of one dose, and panels of its first slice."""
-    low, truth, found = images("lung2", task, count)
-    classical = jnp.stack([ct.baseline("tv", scan, ct.settings(task)) for scan in found])
-    rows = {"low dose (FBP)": scored(low, truth), "tv": scored(classical, truth)}
-    panels = {"truth": truth[0], "low dose (FBP)": low[0], "TV": classical[0]}
-    for method, D in itertools.product(STEPS, DIMENSIONS):
-        prior = prior_of(runs, method, D)
-        for steps in STEPS[method] if prior else ():
-            image, seconds = run(prior, low, ct.hijack_settings(f"{method}-{D:g}-{steps}-{task}"))
-            rows[f"{method}, D = {D:g}, {steps}"] = scored(image, truth) | {"seconds a slice": seconds}
-            if (method, D) == ("ps_pfcm", 64.0):
-                panels[f"PS-PFCM, D = 64, NFE {steps}"] = image[0]
+def posterior_rows(runs, low, truth):
+    """One draw and the mean of 35 evaluations for each D, and panels of D = 64."""
+    rows, panels = {}, {}
     for D in DIMENSIONS:
         prior = prior_of(runs, "ppfm", D)
         draw = jax.jit(lambda prior, x: ct.posterior_images(jax.random.key(1), prior, x, DRAWS))
@@ -157,30 +150,75 @@ def table(runs, task, count):
         rows[f"posterior, D = {D:g}, 35: one draw"] = scored(drawn[:, 0], truth)
         rows[f"posterior, D = {D:g}, 35: mean of {DRAWS}"] = scored(drawn.mean(1), truth)
         if D == 64.0:
-            panels |= {"posterior draw, NFE 35": drawn[0, 0], "posterior mean": drawn[0].mean(0)}
+            panels = {"posterior draw, NFE 35": drawn[0, 0], "posterior mean": drawn[0].mean(0)}
+    return rows, panels
+
+
+def table(runs, task, count, methods):
+    """Rows of one dose, and panels of its first slice."""
+    low, truth, found = images("lung2", task, count)
+    classical = jnp.stack([ct.baseline("tv", scan, ct.settings(task)) for scan in found])
+    rows = {"low dose (FBP)": scored(low, truth), "tv": scored(classical, truth)}
+    panels = {"truth": truth[0], "low dose (FBP)": low[0], "TV": classical[0]}
+    for method, D in itertools.product([name for name in methods if name in STEPS], DIMENSIONS):
+        prior = prior_of(runs, method, D)
+        for steps in STEPS[method] if prior else ():
+            image, seconds = run(prior, low, ct.hijack_settings(f"{method}-{D:g}-{steps}-{task}"))
+            rows[f"{method}, D = {D:g}, {steps}"] = scored(image, truth) | {"seconds a slice": seconds}
+            if (method, D) == ("ps_pfcm", 64.0):
+                panels[f"PS-PFCM, D = 64, NFE {steps}"] = image[0]
+    if "posterior" in methods:
+        drawn, more = posterior_rows(runs, low, truth)
+        rows, panels = rows | drawn, panels | more
     print(task, json.dumps(rows, indent=1), flush=True)
-    if task == TASKS[0]:
+    if "chain" in methods:
         rows |= chain_rows(runs, low, truth)
     return rows, panels
 
 
+def export(runs, path):
+    """Writes the shipped PS-PFCM with its card; `path` holds what `test` measured."""
+    prior, shipped = prior_of(runs, "ps_pfcm", 64.0), load_prior("chest-ct-pfgmpp").card
+    measured = json.loads(path.read_text())["photons_4000"]
+    card = shipped | prior.card | {
+        "images": "2-D slices of a chest and upper abdomen CT, given their low-dose image in cond['image']: FBP of "
+        "120 views with Hann's window",
+        "start": "chest-ct-edm, then train_low_dose.py: base, tune --D 64, few --D 64",
+        "plan": {stage: [STAGE_STEPS[stage], RATES[stage]] for stage in ("base", "tune", "few")},
+        "doses": f"{PHOTONS[0]:g} to {PHOTONS[1]:g} photons a ray",
+        "step": STAGE_STEPS["few"],
+        "command": "python benchmarks/train_low_dose.py --runs RUNS --out OUT --stage base; --stage tune --D 64; "
+        "--stage few --D 64; python benchmarks/low_dose.py export --runs OUT --json FILE",
+        "psnr_db_of_lung2_at_4000_photons": {
+            name: row["psnr"] for name, row in measured.items() if "D = 64" in name or "D" not in name
+        },
+    }  # fmt: skip
+    # No configuration: `pgm sample` and the posterior of raw data have no low-dose image to give.
+    for absent in ("posterior_psnr_db", "denoising_psnr_db", "audit", "loss", "config"):
+        card.pop(absent, None)
+    save_prior(FOLDER / "chest-ct-low-dose.npz", prior.params, card, bits=8)
+
+
 def main():
-    """Tunes or tests."""
+    """Tunes, tests or exports."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=("tune", "test"))
+    parser.add_argument("verb", choices=("tune", "test", "export"))
     parser.add_argument("--runs", required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--slices", type=int, default=2)
     given = parser.parse_args()
     if given.verb == "tune":
-        tune(given.runs)
-        return
-    result = {}
+        return tune(given.runs, [method for method in given.methods if method in STEPS])
+    if given.verb == "export":
+        return export(given.runs, given.json)
+    result = json.loads(given.json.read_text()) if given.json.exists() else {}
     for task in TASKS:
-        result[task], panels = table(given.runs, task, given.slices)
+        rows, panels = table(given.runs, task, given.slices, given.methods)
+        result[task] = result.get(task, {}) | rows
         given.json.write_text(json.dumps(result, indent=1) + "\n")
         if given.figure and task == TASKS[0]:
             line = [Panel(np.asarray(x)[..., 0], name, WINDOW) for name, x in panels.items()]

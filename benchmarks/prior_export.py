@@ -58,7 +58,7 @@ def export(
         measured = {"posterior_psnr_db": chosen, "denoising_psnr_db": curve(candidates[D], images)}
         written = card(plan, D, runs, **facts, command=command, **measured, audit=audit_card)
         path = FOLDER / f"{shipped}.npz"
-        save_prior(path, candidates[D].params, written)
+        save_prior(path, candidates[D].params, written, bits=16 if math.isfinite(D) else 8)
         print(shipped, path.stat().st_size, json.dumps(load_prior(shipped).card, indent=1))
 
 

@@ -68,7 +68,12 @@ def run(prior, sampler, steps, x, sigma=0.1):
     """The image and the seconds of a second run, so that compilation is not counted."""
     walk = jax.jit(
         lambda prior, x: samplers.sample_one(
-            jax.random.key(1), sampler, prior.denoiser(), prior.process, grid_of(prior, steps, sigma), x_init=x
+            jax.random.key(1),
+            sampler,
+            prior.denoiser(),
+            prior.process,
+            grid_of(prior, steps, sigma),
+            x_init=x,
         )
     )
     walk(prior, x).block_until_ready()

@@ -123,3 +123,17 @@ def test_posterior_images_need_a_prior_that_reads(made):
 def test_impossible_numbers_are_refused(chosen, message, made):
     with pytest.raises(ValueError, match=message):
         ct.hijacked(jax.random.key(0), made("ect", 64, True), LOW, chosen)
+
+
+def test_the_shipped_prior_denoises_what_it_reads():
+    """A disc under simulated low dose: one evaluation, with the tuned numbers."""
+    along = (np.arange(512) - 255.5) * 0.6
+    disc = (along[:, None] ** 2 + along[None] ** 2 < 90**2).astype(np.float32)[..., None]
+    low, truth = jax.jit(ct.low_dose_pair, static_argnums=2)(jax.random.key(0), disc, 0.6, 4000.0)
+    prior = priors.load_prior("chest-ct-low-dose")
+    chosen = ct.hijack_settings("ps_pfcm-64-1-photons_4000")
+    image = jax.jit(lambda prior, low: ct.hijacked(jax.random.key(1), prior, low, chosen))(prior, low)
+    psnr = lambda x: float(ct.scores(x, truth)["psnr"])
+    assert psnr(image) > psnr(low) + 3
+    with pytest.raises(ValueError, match="Tuned for"):
+        ct.hijack_settings("ps_pfcm-64-1-photons_7")
