@@ -209,7 +209,7 @@ def main():
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--slices", type=int, default=2)
+    parser.add_argument("--slices", type=int, default=6)
     given = parser.parse_args()
     if given.verb == "tune":
         return tune(given.runs, [method for method in given.methods if method in STEPS])

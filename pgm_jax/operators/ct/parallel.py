@@ -95,7 +95,7 @@ def _strip_weights(f, half, first, second, candidates):
     inner = [strip.one_side(m - 0.5 - f - half, shape) for m in range(2, candidates + 1)]
     sides = [-0.5, *inner, 0.5]
     for left, right in zip(sides, sides[1:], strict=False):
-        yield right - left
+        yield jnp.maximum(right - left, 0)
 
 
 def _pair(footprint, module, weights):

@@ -120,7 +120,8 @@ def _walk(tables, x, *, reach):
         whole, u = crossing(positions, i)
         low = jnp.floor(u - shape[1] - 0.5)
         sides = [one_side(u - low - (m - 0.5), shape) for m in range(1, reach + 2)]
-        shares = [left - right for left, right in zip(sides, sides[1:], strict=False)]
+        # Rounding may make a share -1e-17, which a system of counts must not have.
+        shares = [jnp.maximum(left - right, 0) for left, right in zip(sides, sides[1:], strict=False)]
         return whole + low.astype(jnp.int32) + 2, shares
 
     rows = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
