@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pgm_jax import samplers
-from pgm_jax.priors import LearnedPrior, PriorError, load_prior
+from pgm_jax.priors import JUMPS, LearnedPrior, PriorError, load_prior
 from pgm_jax.processes import few_step_grid, karras
 from pgm_jax.recipes import prior_config
 from pgm_jax.recipes.prior_config import PriorConfig
@@ -57,14 +57,13 @@ METHODS = {
 """Samplers by name. Euler's step is DDIM's here, so it has no row of its own."""
 
 _TEACHERS = ("ddim", "dpmpp_2m", "heun")
-_JUMPS = ("ctm", "meanflow")
 SAMPLERS_OF = {
     "denoising": _TEACHERS,
     "ect": ("consistency",),
     "ict": ("consistency",),
     "cd": ("consistency",),
 }
-SAMPLERS_OF |= {name: ("ctm",) for name in _JUMPS}
+SAMPLERS_OF |= {name: ("ctm",) for name in JUMPS}
 """Names of the samplers of each objective."""
 
 

@@ -5,6 +5,7 @@ from pgm_jax.priors.diagonal import DiagonalGaussianPrior as DiagonalGaussianPri
 from pgm_jax.priors.empirical import EmpiricalPrior as EmpiricalPrior
 from pgm_jax.priors.gaussian import GaussianPrior as GaussianPrior
 from pgm_jax.priors.learned import (
+    JUMPS as JUMPS,
     LearnedPrior as LearnedPrior,
     PriorError as PriorError,
     load_prior as load_prior,

@@ -25,7 +25,10 @@ from pgm_jax.processes import precondition
 
 _WEIGHTS = "weights"
 _NEEDED = ("network", "process", "sigma_data", "unit")
-_JUMPS, _BOUNDED = ("ctm", "meanflow"), ("ict", "cd")
+JUMPS = ("ctm", "meanflow")
+"""Objectives whose network is told where it jumps to."""
+
+_BOUNDED = ("ict", "cd")
 
 
 class LearnedPrior(struct.PyTreeNode):
@@ -60,6 +63,11 @@ class LearnedPrior(struct.PyTreeNode):
         """What the network was trained for: "denoising", or a few-step objective such as "ect" or "ctm"."""
         return self.card.get("objective", "denoising")
 
+    @property
+    def reads_image(self) -> bool:
+        """Whether the network was trained with an image as condition, without which it was never asked."""
+        return bool(self.card["network"][1].get("conditions", {}).get("image"))
+
     def denoiser(self):
         """Builds the denoiser, in the card's units; of a few-step prior, its consistency function.
 
@@ -67,10 +75,11 @@ class LearnedPrior(struct.PyTreeNode):
         is a conditioning image.
 
         Returns:
-            `denoise(x_t, t, cond=None) -> x0` for one image.
+            `denoise(x_t, t, cond=None) -> x0` for one image; it raises a ValueError without `cond["image"]` if the
+            prior reads one.
         """
-        make = as_jump_denoiser if self.objective in _JUMPS else as_denoiser
-        return _padded(self._made(make), self.card.get("multiple", 1))
+        make = as_jump_denoiser if self.objective in JUMPS else as_denoiser
+        return _padded(self._made(make), self.card.get("multiple", 1), self.reads_image)
 
     def jump_denoiser(self):
         """Builds the jump denoiser of a prior that was trained for jumps, for `samplers.ctm`.
@@ -81,12 +90,12 @@ class LearnedPrior(struct.PyTreeNode):
         Raises:
             PriorError: for a prior of another objective.
         """
-        if self.objective not in _JUMPS:
+        if self.objective not in JUMPS:
             raise PriorError(
                 f"this prior was trained for {self.objective}, which is not told where it jumps to: use denoiser() "
-                f"or a prior of {' or '.join(_JUMPS)}"
+                f"or a prior of {' or '.join(JUMPS)}"
             )
-        return _padded(self._made(as_jump_denoiser), self.card.get("multiple", 1))
+        return _padded(self._made(as_jump_denoiser), self.card.get("multiple", 1), self.reads_image)
 
     def _made(self, make):
         card = self.card
@@ -96,10 +105,12 @@ class LearnedPrior(struct.PyTreeNode):
         return make(self.network, self.params, self.process, scaling)
 
 
-def _padded(inner, multiple):
+def _padded(inner, multiple, reads_image):
     """The denoiser of images whose sides are no multiples of what the network takes."""
 
     def denoise(x_t, t, cond=None, *target, **targets):
+        if reads_image and "image" not in (cond or {}):
+            raise ValueError("this prior reads an image, such as the low-dose one: give cond={'image': ...}")
         missing = [-n % multiple for n in x_t.shape[:-1]]
         padding = [*((m // 2, m - m // 2) for m in missing), (0, 0)]
         if cond and "image" in cond:

@@ -41,8 +41,7 @@ def test_a_prior_brings_a_noisy_image_nearer(name):
     image = jnp.asarray(0.9 * (row**2 + column**2 < 0.15), jnp.float32)[..., None]
     complex_images = prior.card["network"][1]["channels"] == 2
     image = image.astype(jnp.complex64) if complex_images else image
-    reads = prior.card["network"][1].get("conditions", {}).get("image")
-    cond = {"image": image} if reads else None
+    cond = {"image": image} if prior.reads_image else None
     denoise = jax.jit(lambda prior, x, t: prior.denoiser()(x, t, cond))
     noise = jax.random.normal(jax.random.key(0), image.shape, image.dtype)
     error = lambda x: float(jnp.sqrt(jnp.mean(jnp.abs(x - image) ** 2)))

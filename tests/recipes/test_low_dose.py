@@ -77,7 +77,7 @@ def test_jumps_are_noised_afresh_with_the_law_of_the_prior(D, made):
         return jnp.zeros_like(x_t)
 
     class Watched:
-        objective, process, card = prior.objective, prior.process, prior.card
+        objective, process, reads_image = prior.objective, prior.process, False
         denoiser = staticmethod(lambda: record)
 
     draw = lambda key: ct.hijacked(key, Watched, LOW, ct.Hijack(sigma=0.4, weight=1.0, steps=2, ratio=0.25))
@@ -135,5 +135,7 @@ def test_the_shipped_prior_denoises_what_it_reads():
     image = jax.jit(lambda prior, low: ct.hijacked(jax.random.key(1), prior, low, chosen))(prior, low)
     psnr = lambda x: float(ct.scores(x, truth)["psnr"])
     assert psnr(image) > psnr(low) + 3
+    with pytest.raises(ValueError, match="this prior reads an image"):
+        prior.denoiser()(low, 0.1)
     with pytest.raises(ValueError, match="Tuned for"):
         ct.hijack_settings("ps_pfcm-64-1-photons_7")

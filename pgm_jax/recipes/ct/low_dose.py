@@ -134,8 +134,7 @@ def condition(prior, low):
     Returns:
         dict or None.
     """
-    options = prior.card["network"][1]
-    return {"image": low} if options.get("conditions", {}).get("image") else None
+    return {"image": low} if prior.reads_image else None
 
 
 def _check(chosen):

@@ -9,6 +9,7 @@ import jax
 
 from pgm_jax.core import Network, Objective
 from pgm_jax.networks import TARGET_FEATURES, as_denoiser, as_jump_denoiser, grow
+from pgm_jax.priors import JUMPS
 from pgm_jax.processes import few_step_grid, karras, precondition
 from pgm_jax.recipes import prior_config
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig
@@ -19,8 +20,8 @@ from pgm_jax.training.objectives import curricula, gaps, levels
 FEW_STEPS = 2
 """Steps that a few-step prior takes where no number is asked for."""
 
-# Objectives whose network is told where it jumps to; and those that distil the weights they start from.
-JUMPS, DISTILLED = ("ctm", "meanflow"), ("cd", "ctm")
+# Objectives that distil the weights they start from.
+DISTILLED = ("cd", "ctm")
 # Of CTM's and consistency distillation's averaged targets, as published.
 _RATES = {"cd": 0.95, "ctm": 0.999}
 # What the weights that a run starts from must have been trained for.
