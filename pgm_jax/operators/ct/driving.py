@@ -14,6 +14,8 @@ from pgm_jax.operators.ct.geometry import ImageGrid, Lines
 
 # Rays a group are a multiple of this, for the sake of vector units.
 _LANES = 16
+# Rows that a walk takes at once where a row alone is too short a step for two threads.
+ROWS_TOGETHER = 8
 
 
 class Driven(NamedTuple):

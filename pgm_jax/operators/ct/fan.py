@@ -33,7 +33,7 @@ class FanBeam(PlanarBeam):
         # A subset shares the support of all views, and with it the shapes.
         support = fan_adjoint.support(self.grid, self.geometry, self.footprint)
         adjoint = fan_adjoint.adjoint_tables(self.grid, geometry, used, self.footprint, support)
-        setting |= {"split": len(forward), "candidates": support[1], "flat": geometry.detector == "flat"}
+        setting |= {"split": len(forward), "candidates": support[1]}
         return (*forward, *adjoint), tuple(sorted(setting.items()))
 
 
@@ -48,12 +48,12 @@ def _require_fan(grid, geometry):
 
 
 def _pair(footprint, module):
-    def forward(tables, x, *, split, candidates, flat, **setting):
+    def forward(tables, x, *, split, candidates, **setting):
         return module.forward(tables[:split], x, **setting)
 
-    def adjoint(tables, y, *, split, candidates, flat, **setting):
+    def adjoint(tables, y, *, split, candidates, **setting):
         strips = footprint == "strip"
-        return fan_adjoint.adjoint(tables[split:], y, candidates=candidates, flat=flat, strips=strips)
+        return fan_adjoint.adjoint(tables[split:], y, candidates=candidates, strips=strips)
 
     return linear_pair(f"fan_beam_{footprint}", *turned(forward, adjoint))
 

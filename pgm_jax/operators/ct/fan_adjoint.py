@@ -6,8 +6,8 @@ k on a flat detector and `k + c_k` on an arc, which bends away from the best str
 numbers as large as the image, so its straight part is computed exactly; lengths are in units of the smaller pixel
 spacing h.
 
-A gather takes as long as tens of multiplications on a CPU. So besides the projections only the bends of an arc are
-gathered: the sides of a pixel seen along a line are linear in u, and a polynomial finds the first bin.
+A gather takes as long as tens of multiplications on a CPU. So only the projections are gathered: the sides of a
+pixel seen along a line are linear in u, and polynomials give the first bin and the bends of an arc that is not too wide.
 """
 
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from pgm_jax.operators.ct import fan_strip, strip
 from pgm_jax.operators.ct.gather import gather_sum, take
 
 # What float32 makes of the place of a pixel, in bins.
-_SLACK = 2e-3
+_SLACK = 5e-3
 # Coefficients of the polynomial that finds the bin of a tangent on an arc, at least and at most.
 _TERMS = 2, 10
+# Terms of a tangent that are no slower than a gather.
+_SERIES = 24
 
 
 def support(grid, geometry, footprint) -> tuple[float, int]:
@@ -35,7 +37,8 @@ def support(grid, geometry, footprint) -> tuple[float, int]:
     if geometry.detector == "flat":
         spread = half / np.cos(geometry.fan_angles(edges)) / nearest
     else:
-        spread = np.arcsin(np.minimum(half / nearest, 1.0))
+        # Whatever its direction, a ray passes a pixel that is nearer to the source than half its width.
+        spread = np.where(half < nearest, np.arcsin(np.minimum(half / nearest, 1.0)), np.pi)
     reach = float(spread.max()) * geometry.source_to_detector / geometry.spacing
     # Wider than in exact arithmetic, since the first bin is found in float32 and by a polynomial.
     reach += 0.5 * (footprint == "strip") + _SLACK + _bins_of_tangents(grid, geometry)[1]
@@ -47,8 +50,8 @@ def adjoint_tables(grid, geometry, used, footprint, support) -> tuple:
 
     Returns:
         Per view used (V,) and the sides of a pixel across and along a line, linear in u (V, 4); high and low parts
-        of the terms of q per column (V, nx) and row (V, ny), then of w; the factor of every bin; the map from u to
-        the argument of a polynomial, and the coefficients of the first bin; on an arc also u - k.
+        of the terms of q per column (V, nx) and row (V, ny), then of w; the factor of every bin; `_first_bin`, and
+        on an arc `_bends`.
     """
     h, (reach, candidates) = min(grid.spacing), support
     strips, flat = footprint == "strip", geometry.detector == "flat"
@@ -60,7 +63,7 @@ def adjoint_tables(grid, geometry, used, footprint, support) -> tuple:
         first, step, bends = s[middle + candidates], pitch, ()
     else:
         first, step = _straight(k, s, grid, geometry)
-        bends = ((np.tan(s) - first) / step - k,)
+        bends = (_bends(grid, geometry, (first, step), k, s),)
     to_first = _first_bin(grid, geometry, first, step, -s[middle + candidates] / pitch - 0.5 * strips - reach)
     q, w = _pixels(grid, geometry, h)
     # From t_0, and in units of the pitch: N of position k is q' - u_k w'.
@@ -107,6 +110,38 @@ def _bins_of_tangents(grid, geometry):
     return fit.coef[:0:-2], error
 
 
+def _bends(grid, geometry, straight, k, s):
+    """Returns `u_k - k = (tan(s_k) - first) / step - k` on an arc, s the angles at positions k.
+
+    Numbers (positions,), or where few terms will do, in the form of `_polynomial` as a map of k (1, terms).
+    """
+    (first, step), candidates = straight, -k[0] - geometry.bins // 2
+    pitch = geometry.spacing / geometry.source_to_detector
+    # Pixels have no share in bins farther out, where the series would be long.
+    seen = np.arctan(_widest(grid, geometry)) + (candidates + 1) * pitch
+    widest = min(seen, np.abs(s[candidates : -candidates - 1]).max())
+    series = _tangent(widest) / step
+    series[0] -= widest / pitch
+    if len(series) > _SERIES:
+        return (np.tan(s) - first) / step - k
+    middle = s[-k[0]]
+    return np.array([[middle / widest, pitch / widest, middle / pitch - first / step, *series[::-1]]])
+
+
+def _tangent(widest):
+    """Returns c of `tan(widest z) = z sum_m c_m z^(2 m)` for |z| <= 1, as many as the default precision asks for.
+
+    With n = m + 1, `tan x = sum_n 2 (2 / pi)^(2 n) lambda(2 n) x^(2 n - 1)` and `lambda(s) = sum_j (2 j + 1)^-s`.
+    """
+    ratio, n = (2 * widest / np.pi) ** 2, np.arange(2, _SERIES + 3)
+    odd = np.arange(3, 4001, 2.0)[:, None]
+    c = np.append(widest, 2 / widest * (1 + np.sum(odd ** (-2.0 * n), axis=0)) * ratio**n)
+    rest = c * ratio / np.maximum(1 - ratio, 1e-9)
+    # The first term is all but straight, and a bend is what is left.
+    needed = rest > np.finfo(jnp.result_type(float)).eps * c[1:].sum()
+    return c[: 1 + np.count_nonzero(needed)]
+
+
 def _first_bin(grid, geometry, first, step, shift):
     """Returns the map from u to z, then shift and the coefficients of `_bins_of_tangents`."""
     widest = _widest(grid, geometry)
@@ -140,28 +175,28 @@ def _pixels(grid, geometry, h):
     return [np.outer(-s, x), np.outer(c, y)], [geometry.source_to_axis / h - np.outer(c, x), np.outer(-s, y)]
 
 
-def adjoint(tables, y, *, candidates, flat, strips):
+def adjoint(tables, y, *, candidates, strips):
     """Computes `x_ij = sum_v sum_k weight_k y_v[first + k]` over the bins that pixel (i, j) may touch.
 
     Args:
         tables: `adjoint_tables`, as arrays.
         y: projections (views, bins, slices).
         candidates: number of bins that a pixel may touch.
-        flat: whether the detector is flat.
         strips: whether a weight is the share of a pixel in a beam, else linear interpolation.
 
     Returns:
         Image (height, width, slices).
     """
     used, sides, *pixels, scale, to_first = tables[:12]
-    bend_of = _bend_of(*tables[12:])
     bins, middle = y.shape[1], y.shape[1] // 2
+    bend_of = _bend_of(-candidates - middle, *tables[12:])
     y = used[:, None, None] * scale[None, :, None] * y
     if not strips:
-        k = jnp.arange(bins)[None]
-        u = (k - middle) + bend_of(k + candidates)
+        k = (jnp.arange(bins) - middle).astype(y.dtype)[None]
+        u = k + bend_of(k)
         spans = [jnp.abs(line[:, :1] + line[:, 1:] * u) for line in (sides[:, :2], sides[:, 2:])]
-        y = y / jnp.square(jnp.maximum(*spans))[:, :, None]
+        # No less than .7 wherever a pixel is.
+        y = y / jnp.square(jnp.maximum(jnp.maximum(*spans), 0.5))[:, :, None]
     y = jnp.pad(y, ((0, 0), (candidates, candidates), (0, 0)))
 
     def locate(view):
@@ -174,7 +209,7 @@ def adjoint(tables, y, *, candidates, flat, strips):
         n = (q - first * w) + (q_rest - first * w_rest)
         across, along = across + per_across * first, along + per_along * first
         # The left edge of the first bin never cuts the pixel, nor does the right edge of the last.
-        ahead = [m + bend_of(index + m) for m in range(strips, candidates)]
+        ahead = [m + bend_of(first + m) for m in range(strips, candidates)]
         lines = [
             (n - u * depth, jnp.abs(across + per_across * u), jnp.abs(along + per_along * u)) for u in ahead
         ]
@@ -184,13 +219,18 @@ def adjoint(tables, y, *, candidates, flat, strips):
     return gather_sum(locate, (tuple(pixels), tuple(sides.T)), y, shape)
 
 
-def _bend_of(bends=None):
-    return lambda index: 0.0 if bends is None else take(bends, index)
+def _bend_of(first, bends=None):
+    """Returns the map from positions k to `u - k`; see `_bends`, whose numbers begin at `first`."""
+    if bends is None:
+        return lambda k: 0.0
+    if bends.ndim == 2:
+        return lambda k: _polynomial(bends[0], k)
+    return lambda k: take(bends, k.astype(jnp.int32) - first)
 
 
-def _polynomial(to_first, u):
-    """Evaluates `_first_bin`."""
-    start, slope, shift, *coefficients = to_first
+def _polynomial(tables, u):
+    """Evaluates `_first_bin` or `_bends`: `shift + z sum_m c_m z^(2 m)` at `z = start + slope u`."""
+    start, slope, shift, *coefficients = tables
     z = start + slope * u
     place = coefficients[0]
     for coefficient in coefficients[1:]:

@@ -5,7 +5,15 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.operators.ct.driving import Driven, crossing, crossing_tables, drive, group, project
+from pgm_jax.operators.ct.driving import (
+    ROWS_TOGETHER,
+    Driven,
+    crossing,
+    crossing_tables,
+    drive,
+    group,
+    project,
+)
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import Fan, ImageGrid, Lines
 from pgm_jax.operators.ct.strip import one_side, sides, trapezoid
@@ -39,7 +47,8 @@ def forward_tables(grid: ImageGrid, geometry: Fan, used, sizes=None) -> tuple[tu
         ValueError: if a bin of a fan is so wide that its edges have nothing of its centre's direction.
     """
     edges = np.arange(geometry.bins + 1) - 0.5
-    by_rows = drive(grid, geometry.lines(np.arange(geometry.bins))).by_rows
+    middles = geometry.lines(np.arange(geometry.bins))
+    by_rows = drive(grid, middles).by_rows
     lines = geometry.lines(edges)
     edge_lines = [drive(grid, Lines(*(v[:, e] for v in lines)), by_rows) for e in (slice(-1), slice(1, None))]
     if max(np.abs(edge.slope).max() for edge in edge_lines) > 2:
@@ -47,21 +56,22 @@ def forward_tables(grid: ImageGrid, geometry: Fan, used, sizes=None) -> tuple[tu
             f"the strip footprint needs narrower bins: one of the {geometry.bins} spans too wide an angle; "
             "use more bins or footprint='joseph'"
         )
-    left, right = _in_order(*edge_lines)
+    left, right = _in_order(*edge_lines, np.where(by_rows, middles.x, middles.y))
     scale = np.broadcast_to(bin_scale(grid, geometry), by_rows.shape) * used[:, None]
     tables = (*crossing_tables(grid, left), *crossing_tables(grid, right))
     rows, columns, order = group(by_rows, (*tables, *_depths(grid, geometry, by_rows), scale), sizes)
     return (*rows, *columns, order), _reach(grid, left, right)
 
 
-def _in_order(first, second):
-    """Exchanges the edges of beams whose first edge lies to the right."""
-    swap = first.start > second.start
-    starts = np.minimum(first.start, second.start), np.maximum(first.start, second.start)
-    slopes = (
-        np.where(swap, second.slope, first.slope),
-        np.where(swap, first.slope, second.slope),
-    )
+def _in_order(first, second, across):
+    """Exchanges the edges of beams whose first edge lies to the right, in front of the source.
+
+    The lines of a fan turn about the source, so the normal's part across the driving axis tells the order. Where
+    they cross the middle row does not: of steep rays in a wide fan that may be behind the source.
+    """
+    swap = across < 0
+    starts = np.where(swap, second.start, first.start), np.where(swap, first.start, second.start)
+    slopes = np.where(swap, second.slope, first.slope), np.where(swap, first.slope, second.slope)
     return [Driven(first.by_rows, start, slope) for start, slope in zip(starts, slopes, strict=True)]
 
 
@@ -121,5 +131,6 @@ def _walk(tables, x, *, reach):
         return column + 2, shares
 
     rows = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-    total = gather_sum(locate, jnp.arange(n, dtype=x.dtype) - n // 2, rows, scale.shape)
+    steps = jnp.arange(n, dtype=x.dtype) - n // 2
+    total = gather_sum(locate, steps, rows, scale.shape, together=ROWS_TOGETHER)
     return scale[:, None] * total

@@ -6,7 +6,7 @@ Source: P. M. Joseph, An improved algorithm for reprojecting rays through pixel 
 import jax.numpy as jnp
 import numpy as np
 
-from pgm_jax.operators.ct.driving import crossing, crossing_tables, drive, group, project
+from pgm_jax.operators.ct.driving import ROWS_TOGETHER, crossing, crossing_tables, drive, group, project
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import ImageGrid
 
@@ -59,5 +59,6 @@ def _walk(tables, x):
         return whole + (carry.astype(jnp.int32) + 1), [1 - (f - carry), f - carry]
 
     rows = jnp.pad(x, ((0, 0), (1, 2), (0, 0)))
-    total = gather_sum(locate, jnp.arange(n, dtype=x.dtype) - n // 2, rows, lengths.shape)
+    steps = jnp.arange(n, dtype=x.dtype) - n // 2
+    total = gather_sum(locate, steps, rows, lengths.shape, together=ROWS_TOGETHER)
     return lengths[:, None] * total

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgm_jax.core import namespace
-from pgm_jax.operators.ct.driving import crossing, crossing_tables, drive, group, project
+from pgm_jax.operators.ct.driving import ROWS_TOGETHER, crossing, crossing_tables, drive, group, project
 from pgm_jax.operators.ct.gather import gather_sum
 from pgm_jax.operators.ct.geometry import ImageGrid, Parallel
 from pgm_jax.operators.ct.joseph import path_lengths
@@ -125,5 +125,6 @@ def _walk(tables, x, *, reach):
         return whole + low.astype(jnp.int32) + 2, shares
 
     rows = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-    total = gather_sum(locate, jnp.arange(n, dtype=x.dtype) - n // 2, rows, lengths.shape)
+    steps = jnp.arange(n, dtype=x.dtype) - n // 2
+    total = gather_sum(locate, steps, rows, lengths.shape, together=ROWS_TOGETHER)
     return lengths[:, None] * total
