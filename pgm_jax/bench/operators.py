@@ -18,10 +18,10 @@ DIRECTIONS = ("forward", "adjoint")
 
 
 class ProjectorCase(NamedTuple):
-    """A projector over `views` of half a turn (parallel) or a whole one (fan), 1 mm pixels and bins.
+    """A projector over `views` of half a turn (parallel) or a whole one (fan, arc), 1 mm pixels and bins.
 
     Attributes:
-        geometry: parallel or fan (flat detector, source four image widths from the axis).
+        geometry: parallel, fan (flat detector, source four image widths from the axis) or arc (curved detector).
         footprint: joseph or strip.
         size: side of the square image.
         views: number of views.
@@ -92,16 +92,18 @@ def projector(case: ProjectorCase):
     Raises:
         ValueError: for an unknown geometry or direction, or sizes the operator refuses.
     """
-    _require("geometry", case.geometry, ("parallel", "fan"))
+    _require("geometry", case.geometry, ("parallel", "fan", "arc"))
     _require("direction", case.direction, DIRECTIONS)
-    fan = case.geometry == "fan"
+    fan = case.geometry != "parallel"
     # The fan's detector is twice as far as the axis, so a bin of 2 mm is one of 1 mm there.
     wide = 1.1 if fan else 1.0
     case = case._replace(bins=case.bins or int(np.ceil(wide * np.sqrt(2) * case.size)) | 1)
     angles = np.arange(case.views) * (2 if fan else 1) * np.pi / case.views
     grid, options = ImageGrid((case.size, case.size)), {"footprint": case.footprint, "channels": case.slices}
     if fan:
-        return FanBeam(grid, Fan(angles, 4.0 * case.size, 8.0 * case.size, case.bins, 2.0), **options), case
+        detector = "arc" if case.geometry == "arc" else "flat"
+        fan = Fan(angles, 4.0 * case.size, 8.0 * case.size, case.bins, 2.0, detector=detector)
+        return FanBeam(grid, fan, **options), case
     return ParallelBeam(grid, Parallel(angles, case.bins), **options), case
 
 

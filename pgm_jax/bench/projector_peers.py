@@ -25,9 +25,10 @@ def projector_peers(case, operator, x, y) -> dict[str, Callable[[], Any]]:
     Returns:
         Dict from library and version to a function that returns once its result exists.
     """
-    makers = (_astra, _mbirjax, _skimage) if case.geometry == "parallel" else (_astra,)
+    # ASTRA's CPU code has no arcs, and no Joseph model of a fan.
+    makers = {"parallel": (_astra, _mbirjax, _skimage), "fan": (_astra,) if case.footprint == "strip" else ()}
     found = {}
-    for make in makers:
+    for make in makers.get(case.geometry, ()):
         try:
             found |= make(case, operator.geometry, x, y)
         except MissingExtra:
@@ -41,13 +42,10 @@ def _astra(case, geometry, x, y):
     if case.geometry == "parallel":
         detector = astra.create_proj_geom("parallel", 1.0, case.bins, geometry.angles)
         kind = {"joseph": "linear", "strip": "strip"}[case.footprint]
-    elif case.footprint == "strip":
+    else:
         distances = geometry.source_to_axis, geometry.source_to_detector - geometry.source_to_axis
         detector = astra.create_proj_geom("fanflat", 2.0, case.bins, geometry.angles, *distances)
         kind = "strip_fanflat"
-    else:
-        # ASTRA's CPU code has no Joseph model of a fan.
-        return {}
     projector = astra.create_projector(kind, detector, volume)
     image, sinogram = astra.data2d.create("-vol", volume), astra.data2d.create("-sino", detector)
     configuration = astra.astra_dict("FP" if case.direction == "forward" else "BP")

@@ -155,7 +155,7 @@ class Projectors:
 
     Attributes:
         json: file for the rows.
-        geometries: parallel, fan.
+        geometries: parallel, fan, arc.
         footprints: joseph, strip.
         sizes: sides of the square images.
         views: number of views.

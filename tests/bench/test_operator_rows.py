@@ -39,7 +39,7 @@ def test_nufft_rows(tmp_path):
 def test_a_mistake_is_one_line(capsys):
     assert cli.main("bench projectors --geometries pencil --sizes 8 --views 4 --no-peers".split()) == 2
     err = capsys.readouterr().err
-    assert err == "pgm: geometry is 'pencil': choose one of parallel, fan\n"
+    assert err == "pgm: geometry is 'pencil': choose one of parallel, fan, arc\n"
 
 
 def agreement(found, ours):

@@ -7,7 +7,7 @@ numbers as large as the image, so its straight part is computed exactly; lengths
 spacing h.
 
 A gather takes as long as tens of multiplications on a CPU. So only the projections are gathered: the sides of a
-pixel seen along a line are linear in u, and polynomials give the first bin and the bends of an arc that is not too wide.
+pixel seen along a line are linear in u, and polynomials give the first bin and, unless an arc is very wide, u - k.
 """
 
 import jax.numpy as jnp
