@@ -31,7 +31,8 @@ from pgm_jax.processes import PFGMpp
 from pgm_jax.recipes import ct, generation
 from pgm_jax.report import Panel, comparison_figure
 
-TASKS = ("photons_4000",)
+TASKS = ("photons_20000", "photons_4000")
+PICTURED = "photons_4000"
 DIMENSIONS = (64.0, 128.0, math.inf)
 STEPS = {"ppfm": (1, 8), "ps_pfcm": (1, 2), "pfcm": (1, 2)}
 SIGMAS, WEIGHTS, RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), (0.7, 0.85, 1.0), (0.02, 0.05, 0.1, 0.3)
@@ -103,11 +104,11 @@ def tuned(prior, low, truth, steps):
     return max(best, key=lambda pair: pair[0])
 
 
-def tune(runs, methods):
-    """Writes the settings of methods, for every D, number of steps and dose; others stay as they are."""
+def tune(runs, methods, tasks):
+    """Writes the settings of methods, for every D, number of steps and given dose; others stay as they are."""
     path = files("pgm_jax.recipes.ct").joinpath("low_dose.json")
     table = json.loads(path.read_text())["settings"] if path.is_file() else {}
-    for task in TASKS:
+    for task in tasks:
         low, truth, _ = images("lung1", task, 2)
         for method, D in itertools.product(methods, DIMENSIONS):
             prior = prior_of(runs, method, D)
@@ -179,7 +180,7 @@ def table(runs, task, count, methods):
 def export(runs, path):
     """Writes the shipped PS-PFCM with its card; `path` holds what `test` measured."""
     prior, shipped = prior_of(runs, "ps_pfcm", 64.0), load_prior("chest-ct-pfgmpp").card
-    measured = json.loads(path.read_text())["photons_4000"]
+    measured = json.loads(path.read_text())[PICTURED]
     card = shipped | prior.card | {
         "images": "2-D slices of a chest and upper abdomen CT, given their low-dose image in cond['image']: FBP of "
         "120 views with Hann's window",
@@ -209,18 +210,19 @@ def main():
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--slices", type=int, default=6)
     given = parser.parse_args()
     if given.verb == "tune":
-        return tune(given.runs, [method for method in given.methods if method in STEPS])
+        return tune(given.runs, [method for method in given.methods if method in STEPS], given.tasks)
     if given.verb == "export":
         return export(given.runs, given.json)
     result = json.loads(given.json.read_text()) if given.json.exists() else {}
-    for task in TASKS:
+    for task in given.tasks:
         rows, panels = table(given.runs, task, given.slices, given.methods)
         result[task] = result.get(task, {}) | rows
         given.json.write_text(json.dumps(result, indent=1) + "\n")
-        if given.figure and task == TASKS[0]:
+        if given.figure and task == PICTURED:
             line = [Panel(np.asarray(x)[..., 0], name, WINDOW) for name, x in panels.items()]
             heading = "lung2, 4,000 photons a ray; window -160 to 240 HU"
             comparison_figure([line[:4], line[4:]], given.figure, ["", ""], heading)

@@ -3,9 +3,11 @@
 from pgm_jax.core import checkpoint as checkpoint
 from pgm_jax.core.arrays import (
     inner as inner,
+    join_complex as join_complex,
     namespace as namespace,
     real_size as real_size,
     safe_divide as safe_divide,
+    split_complex as split_complex,
     squared_norm as squared_norm,
 )
 from pgm_jax.core.contracts import (

@@ -60,6 +60,31 @@ def real_size(x) -> int:
     return int(np.prod(x.shape)) * (2 if jnp.issubdtype(x.dtype, jnp.complexfloating) else 1)
 
 
+def split_complex(x):
+    """Returns a complex array of c last entries as 2c real ones, real parts first; a real one as it is.
+
+    Args:
+        x: (..., c) array, such as an image with its channels last.
+
+    Returns:
+        (..., 2c) real, or x.
+    """
+    xp = namespace(x)
+    return xp.concatenate([x.real, x.imag], axis=-1) if xp.iscomplexobj(x) else x
+
+
+def join_complex(x):
+    """Returns 2c real last entries as c complex ones; the inverse of `split_complex`.
+
+    Args:
+        x: (..., 2c) real array; one of less than 32 bits is widened to float32.
+
+    Returns:
+        (..., c) complex.
+    """
+    return jax.lax.complex(*jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=-1))
+
+
 def safe_divide(numerator, denominator, otherwise=0.0):
     """Computes `numerator / denominator`, and `otherwise` where the denominator is zero.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgm_jax.core import join_complex, split_complex
 from pgm_jax.guidance.makers import correct
 from pgm_jax.operators.trees import as_kind
 
@@ -132,7 +133,7 @@ def channel_fill(channels, image, mixing=None):
     matrix = None if mixing is None else _orthogonal(mixing, count)
 
     def transform(x):
-        x = jnp.concatenate([x.real, x.imag], axis=-1) if jnp.iscomplexobj(x) else x
+        x = split_complex(x)
         return (
             x
             if matrix is None
@@ -145,7 +146,7 @@ def channel_fill(channels, image, mixing=None):
             if matrix is None
             else jnp.einsum("ji,...j->...i", matrix.astype(x.dtype), x, precision=_HIGHEST)
         )
-        return jax.lax.complex(*jnp.split(x, 2, axis=-1)) if jnp.iscomplexobj(image) else x
+        return join_complex(x) if jnp.iscomplexobj(image) else x
 
     mask = np.isin(np.arange(count), chosen).reshape((1,) * (image.ndim - 1) + (-1,))
     return replace_known(transform, inverse, mask, transform(image))

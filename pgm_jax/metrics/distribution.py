@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from pgm_jax.core import split_complex
+
 
 def _mean_distance(a, b):
     def row(point):
@@ -16,8 +18,7 @@ def _mean_distance(a, b):
 
 
 def _flat(samples):
-    flat = jnp.reshape(samples, (samples.shape[0], -1))
-    return jnp.concatenate([flat.real, flat.imag], axis=1) if jnp.iscomplexobj(flat) else flat
+    return split_complex(jnp.reshape(samples, (samples.shape[0], -1)))
 
 
 def energy_distance(a, b):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import Denoiser, Network
+from pgm_jax.core import Denoiser, Network, join_complex, split_complex
 
 
 def as_denoiser(network: Network, params, process, parameterisation: Callable) -> Denoiser:
@@ -32,24 +32,14 @@ def as_denoiser(network: Network, params, process, parameterisation: Callable) -
 
     def denoise(x_t, t, cond=None):
         c = parameterisation(process, t)
-        seen = _real(jnp.asarray(c.c_in * x_t, x_t.dtype))
-        cond = jax.tree.map(lambda leaf: _real(jnp.asarray(leaf))[None], cond)
+        seen = split_complex(jnp.asarray(c.c_in * x_t, x_t.dtype))
+        cond = jax.tree.map(lambda leaf: split_complex(jnp.asarray(leaf))[None], cond)
         output = network.apply(params, seen[None], jnp.asarray(c.c_noise)[None], cond)[0]
         if output.shape != seen.shape:
             raise ValueError(
                 f"the network returned {output.shape} for an input of {seen.shape}; they must be equal"
             )
-        output = _join(output) if jnp.iscomplexobj(x_t) else output
+        output = join_complex(output) if jnp.iscomplexobj(x_t) else output
         return jnp.asarray(c.c_skip * x_t + c.c_out * output.astype(x_t.dtype), x_t.dtype)
 
     return denoise
-
-
-def _real(x):
-    return jnp.concatenate([x.real, x.imag], axis=-1) if jnp.iscomplexobj(x) else x
-
-
-def _join(x):
-    # lax.complex takes float32 only: a bfloat16 output is widened before the join.
-    real, imag = jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=-1)
-    return jax.lax.complex(real, imag)

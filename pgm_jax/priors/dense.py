@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgm_jax.core import join_complex, split_complex
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -20,8 +22,7 @@ def to_real(x):
     Returns:
         (n,) for a real array, `[Re; Im]` (2 n,) for a complex one.
     """
-    flat = jnp.reshape(x, (-1,))
-    return jnp.concatenate([flat.real, flat.imag]) if jnp.iscomplexobj(x) else flat
+    return split_complex(jnp.reshape(x, (-1,)))
 
 
 def from_real(vector, shape, is_complex):
@@ -35,10 +36,7 @@ def from_real(vector, shape, is_complex):
     Returns:
         Array of the given shape.
     """
-    if not is_complex:
-        return jnp.reshape(vector, shape)
-    real, imag = jnp.split(vector, 2)
-    return jnp.reshape(jax.lax.complex(real, imag), shape)
+    return jnp.reshape(join_complex(vector) if is_complex else vector, shape)
 
 
 def spread(value, shape, is_complex, dtype):

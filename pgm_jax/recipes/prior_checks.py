@@ -7,10 +7,10 @@ from pgm_jax.recipes.typed_json import near
 _CHOICES = {
     "framing": ("whole", "patches"),
     "process": ("edm", "pfgmpp", "vp", "ve", "flow"),
-    "parameterisation": ("edm", "noise", "v", "x0", "velocity"),
+    "parameterisation": ("edm", "trigflow", "noise", "v", "x0", "velocity"),
     "weighting": ("output", "simple", "min_snr", "v", "edm", "x0", "likelihood"),
     "levels": ("lognormal", "uniform"),
-    "objective": ("denoising", "ect", "ict", "cd", "ctm", "meanflow"),
+    "objective": ("denoising", "ect", "ict", "cd", "ctm", "scm", "meanflow"),
     "network": ("unet", "ddpmpp", "ncsnpp", "adm", "dit", "drunet"),
     "precision": ("float32", "bfloat16"),
     "decay": ("constant", "cosine"),
@@ -91,10 +91,11 @@ def _check_few_steps(config):
     name, plain = config.objective, ("output", "lognormal")
     if name == "denoising":
         return
-    if config.process not in ("edm", "pfgmpp") or config.parameterisation != "edm":
+    needed = "trigflow" if name == "scm" else "edm"
+    if config.process not in ("edm", "pfgmpp") or config.parameterisation != needed:
         raise ValueError(
             f"objective {name} with process {config.process} and parameterisation {config.parameterisation}: "
-            "few-step objectives have process edm or pfgmpp and parameterisation edm"
+            f"it has process edm or pfgmpp and parameterisation {needed}"
         )
     if (config.weighting, config.levels) != plain:
         raise ValueError(

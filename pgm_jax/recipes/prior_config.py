@@ -34,11 +34,11 @@ class PriorConfig:
         gamma: smallest and largest random exponent of the intensity.
         process: edm, pfgmpp, vp, ve or flow.
         D: dimension of pfgmpp, such as 128; inf is edm.
-        parameterisation: what the network predicts: edm (preconditioned), noise, v, x0 or velocity.
+        parameterisation: what the network predicts: edm (preconditioned), trigflow, noise, v, x0 or velocity.
         weighting: output (unit weight on the network's output), simple, min_snr, v, edm, x0, likelihood.
         levels: law of the training levels: lognormal (of sigma / alpha) or uniform (in the time of vp, ve, flow).
-        objective: denoising; for few steps ect, ict, cd, ctm or meanflow.
-        start: folder of the run whose weights are tuned (ect) or distilled (cd, ctm); None starts from nothing.
+        objective: denoising; for few steps ect, ict, cd, ctm, scm (with trigflow) or meanflow.
+        start: folder of the run whose weights are tuned (ect) or distilled (cd, ctm, scm); None is no run.
         stages: stages of ect, in each of which pairs of levels come twice as close.
         knots: levels of the grid of cd and ctm.
         level_mean: mean of ln(sigma / alpha); None is measured.

@@ -39,11 +39,12 @@ def run(config, folder):
 
 def few(base, name, **fields):
     folder, config = base
-    start = None if name in ("ict", "meanflow") else str(folder / "run")
-    return dataclasses.replace(config, objective=name, start=start, knots=6, **fields)
+    start = None if name in ("ict", "meanflow", "scm") else str(folder / "run")
+    plain = "trigflow" if name == "scm" else "edm"
+    return dataclasses.replace(config, objective=name, start=start, knots=6, parameterisation=plain, **fields)
 
 
-@pytest.mark.parametrize("name", ["ect", "ict", "cd", "ctm", "meanflow"])
+@pytest.mark.parametrize("name", ["ect", "ict", "cd", "ctm", "scm", "meanflow"])
 def test_an_objective_trains_resumes_and_is_sampled(name, base, tmp_path):
     config = few(base, name, steps=8)
     whole = run(config, tmp_path / "whole")
@@ -92,6 +93,25 @@ def test_a_student_starts_from_its_teacher(base):
         assert bool(extra) == (name == "ctm") and all("vector" in path for path in extra)
 
 
+def test_scm_distils_where_it_starts_from_a_run(base, tmp_path):
+    """Its teacher is fixed, and weights of another parameterisation are refused."""
+    config = dataclasses.replace(base[1], parameterisation="trigflow")
+    teacher = run(config, tmp_path / "teacher")
+    student = run(
+        dataclasses.replace(config, objective="scm", start=str(tmp_path / "teacher")), tmp_path / "student"
+    )
+    kept = generation.load_run(tmp_path / "teacher").params
+    taught = student.carry["teacher"]
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), taught, kept)))
+    assert teacher.carry == () and not jnp.array_equal(*map(_first_leaf, (student.params, kept)))
+    with pytest.raises(ValueError, match="trained with parameterisation = edm"):
+        generation.train(dataclasses.replace(few(base, "scm"), start=str(base[0] / "run")), None)
+
+
+def _first_leaf(tree):
+    return jax.tree.leaves(tree)[0]
+
+
 @pytest.mark.parametrize(
     "fields, told",
     [
@@ -115,6 +135,7 @@ def test_another_teacher_is_refused(fields, told, base):
         ({"objective": "ect", "process": "vp", "D": None}, "process edm or pfgmpp"),
         ({"objective": "ict", "weighting": "edm"}, "its own weighting"),
         ({"objective": "cd", "start": "x", "knots": 3}, "knots is 3"),
+        ({"objective": "scm", "start": "x"}, "parameterisation trigflow"),
         ({"objective": "meanflow", "network": "drunet", "options": {}}, "use unet"),
         ({"objective": "ict", "steps": 7}, "at least 8"),
         ({"objective": "fast"}, "choose one of"),

@@ -20,10 +20,12 @@ from pgm_jax.training.objectives import curricula, gaps, levels
 FEW_STEPS = 2
 """Steps that a few-step prior takes where no number is asked for."""
 
-# Objectives that distil the weights they start from.
-DISTILLED = ("cd", "ctm")
+# Objectives that distil the weights they start from; scm can do without.
+DISTILLED = ("cd", "ctm", "scm")
 # Of CTM's and consistency distillation's averaged targets, as published.
 _RATES = {"cd": 0.95, "ctm": 0.999}
+# Steps over those in which the tangent of scm is warmed up, 10,000 of 100,000 or more as published.
+_WARMUP = 10
 # What the weights that a run starts from must have been trained for.
 _ALIKE = ("process", "D", "channels", "complex", "network", "options", "parameterisation", *MEASURED)
 
@@ -137,6 +139,10 @@ def objective_of(
     if config.objective == "ctm":
         times = karras(config.knots, *span, process=process)[:-1][::-1]
         return objectives.ctm(process, network, own, objectives.Trajectory(times), taught, rate=rate)
+    if config.objective == "scm":
+        teaches = taught if config.start else None
+        warmup = max(1, config.steps // _WARMUP)
+        return objectives.scm(process, network, law, config.sigma_data, teacher=teaches, warmup=warmup)
     return objectives.meanflow(process, network, own, law)
 
 
@@ -160,7 +166,8 @@ def first_state(config: PriorConfig, network: Network, teacher: Network, start: 
     shape = jax.eval_shape(network.init, jax.random.key(0)) if start is None else params
     target = shape if config.objective in _RATES else None
     taught = jax.eval_shape(teacher.init, jax.random.key(0)) if start is None else start.params
-    return params, objectives.carry_of(target, taught if config.objective in DISTILLED else None)
+    distilled = config.objective in DISTILLED and config.start is not None
+    return params, objectives.carry_of(target, taught if distilled else None)
 
 
 def draw_one(config: PriorConfig, process, network: Network, plain: Callable, steps: int) -> Callable:

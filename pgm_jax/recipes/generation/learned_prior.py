@@ -44,6 +44,7 @@ _PROCESSES = {
 }
 _PARAMETERISATIONS = {
     "edm": lambda config: precondition.edm(config.sigma_data),
+    "trigflow": lambda config: precondition.trigonometric(config.sigma_data),
     "noise": lambda config: predict_noise,
     "v": lambda config: predict_v,
     "x0": lambda config: predict_x0,

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pgm_jax.core import Network, Objective, inner, safe_divide
+from pgm_jax.core import Network, Objective, inner, safe_divide, split_complex
 from pgm_jax.networks import told
 from pgm_jax.training.objectives import levels
 from pgm_jax.training.objectives.consistency import draw_gaps, evaluate
 from pgm_jax.training.objectives.pairs import at_least_float32, draw_pairs, indices, network_keys
-from pgm_jax.training.objectives.residual import split_complex, split_conditions
+from pgm_jax.training.objectives.residual import split_conditions
 
 
 class Adaptive(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import real_size
-from pgm_jax.training.objectives.residual import mean_square, split_complex
+from pgm_jax.core import real_size, split_complex
+from pgm_jax.training.objectives.residual import mean_square
 
 Distance = Callable[..., jax.Array]
 """`(a, b) -> (batch,)`, real and differentiable where a = b."""

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import Network, Objective, safe_divide, sample_key
+from pgm_jax.core import Network, Objective, join_complex, safe_divide, sample_key, split_complex
 from pgm_jax.processes import (
     PFGM,
     field_target,
@@ -13,9 +13,7 @@ from pgm_jax.processes import (
 )
 from pgm_jax.training.objectives.pairs import draw_pairs, indices, network_keys, summary
 from pgm_jax.training.objectives.residual import (
-    join_complex,
     mean_square,
-    split_complex,
     split_conditions,
     weighted_error,
 )

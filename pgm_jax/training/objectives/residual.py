@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pgm_jax.core import real_size, safe_divide
+from pgm_jax.core import join_complex, real_size, safe_divide, split_complex
 
 
 class _Coefficients(NamedTuple):
@@ -103,30 +103,6 @@ def split_conditions(cond):
         Pytree of the same structure.
     """
     return jax.tree.map(lambda leaf: split_complex(jnp.asarray(leaf)), cond)
-
-
-def split_complex(x):
-    """Returns a complex image of c channels as 2c real channels, real parts first; a real one as it is.
-
-    Args:
-        x: (..., c) array.
-
-    Returns:
-        (..., 2c) real, or x.
-    """
-    return jnp.concatenate([x.real, x.imag], axis=-1) if jnp.iscomplexobj(x) else x
-
-
-def join_complex(x):
-    """Returns 2c real channels as a complex image of c channels; the inverse of `split_complex`.
-
-    Args:
-        x: (..., 2c) real array.
-
-    Returns:
-        (..., c) complex.
-    """
-    return jax.lax.complex(*jnp.split(x, 2, axis=-1))
 
 
 def noise_level(process, t):
