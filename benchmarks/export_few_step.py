@@ -25,9 +25,11 @@ from prior_training import ECT, FEW, averaged, network_of
 from pgm_jax import samplers
 from pgm_jax.core import real_size
 from pgm_jax.priors import LearnedPrior, load_prior, save_prior
-from pgm_jax.processes import few_step_grid, karras
+from pgm_jax.processes import karras
 
 SIGMAS = (0.1, 0.3, 1.0)
+# Last level of a few evaluations over the first: what is known of an image is not drowned in new noise.
+LAST = 0.1
 # What 8 bits a weight may cost, in dB; else 16.
 LARGEST_COST = 0.05
 NAMES = {"chest": "chest-ct", "brain": "brain-t1"}
@@ -56,8 +58,8 @@ def denoised(prior, noisy, sigma, steps):
         grid = karras(steps + 1, sigma_max=sigma, **span)[:-1]
     else:
         sampler, denoise = samplers.consistency(), prior.denoiser()
-        law = {"level_mean": ECT["levels"][0], "level_std": ECT["levels"][1]}
-        grid = few_step_grid(process, steps, sigma, **law, **span)
+        levels = process.time(sigma * np.geomspace(1.0, LAST, steps))
+        grid = np.append(np.asarray(levels, np.float64), 0.0)
     return samplers.sample_one(jax.random.key(2), sampler, denoise, process, grid, x_init=noisy)
 
 

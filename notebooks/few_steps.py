@@ -32,7 +32,7 @@ from pgm_jax.recipes import ct
 
 teacher, student = load_prior("chest-ct-edm"), load_prior("chest-ct-edm-ect")
 config = student.card["config"]
-LAW = {name: config[name] for name in ("level_mean", "level_std", "sigma_min")}
+SIGMA_MIN = config["sigma_min"]
 chest = ct.chest_slices("lung2", 3)  # a person whom nothing was trained or tuned on
 truth = jnp.asarray(chest.fine[1].reshape(256, 2, 256, 2, 1).mean((1, 3)))
 SOFT = (-160, 240)
@@ -46,10 +46,10 @@ def show(axis, image, title="", window=SOFT):
 
 
 def grid_of(prior, steps, sigma):
-    """Karras' levels for a denoiser; even quantiles of the training law for a consistency function."""
+    """Karras' levels, for a consistency function with a smaller exponent and without the last."""
     if prior.objective == "denoising":
-        return karras(steps, LAW["sigma_min"], sigma)
-    return few_step_grid(prior.process, steps, sigma, **LAW)
+        return karras(steps, SIGMA_MIN, sigma)
+    return few_step_grid(prior.process, steps, sigma, sigma_min=SIGMA_MIN)
 
 
 # %% [markdown]

@@ -36,9 +36,8 @@ def _jumps(config, process, steps, sigma_max):
     return karras(steps + 1, config.sigma_min, sigma_max, process=process)[:-1]
 
 
-def _quantiles(config, process, steps, sigma_max):
-    law = {name: getattr(config, name) for name in ("level_mean", "level_std", "sigma_min")}
-    return few_step_grid(process, steps, sigma_max, **law)
+def _few(config, process, steps, sigma_max):
+    return few_step_grid(process, steps, sigma_max, sigma_min=config.sigma_min)
 
 
 def _same(steps):
@@ -51,7 +50,7 @@ METHODS = {
     "heun": FewStepMethod(
         lambda gamma: samplers.heun(), _karras, lambda nfe: (nfe + 1) // 2, lambda steps: 2 * steps - 1
     ),
-    "consistency": FewStepMethod(lambda gamma: samplers.consistency(), _quantiles, _same, _same),
+    "consistency": FewStepMethod(lambda gamma: samplers.consistency(), _few, _same, _same),
     "ctm": FewStepMethod(samplers.ctm, _jumps, _same, _same),
 }
 """Samplers by name. Euler's step is DDIM's here, so it has no row of its own."""

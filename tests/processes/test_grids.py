@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from pgm_jax.processes import (
     DDPM,
@@ -233,21 +232,15 @@ def test_largest_distance(key):
     assert largest_distance(np.array([[0.0 + 0j], [3.0 + 4j]])) == pytest.approx(5.0)
 
 
-LAW = {"level_mean": -2.3, "level_std": 1.5, "sigma_min": 0.005}
-
-
 @pytest.mark.parametrize("process", [EDM(), VP()], ids=["EDM", "VP"])
 @pytest.mark.parametrize("sigma_max", [20.0, 0.3])
-def test_few_step_levels_split_the_training_law_evenly(process, sigma_max):
-    law = stats.norm(LAW["level_mean"], LAW["level_std"])
+def test_few_step_levels_are_even_in_their_cube_root(process, sigma_max):
     for steps in (1, 2, 5, 16):
-        grid = few_step_grid(process, steps, sigma_max, **LAW)
+        grid = few_step_grid(process, steps, sigma_max, sigma_min=0.005)
         assert grid.dtype == np.float64 and len(grid) == steps + 1 and grid[-1] == 0
-        levels = process.ratio(grid[:-1])
-        np.testing.assert_allclose(levels[0], sigma_max, rtol=1e-6)
-        shares = np.diff(law.cdf(np.log([*levels[::-1]])), prepend=law.cdf(math.log(LAW["sigma_min"])))
-        # The shares between neighbouring levels, and between the last and sigma_min, are one number.
-        np.testing.assert_allclose(shares, shares.sum() / steps, rtol=1e-5)
+        roots = np.cbrt([*process.ratio(grid[:-1]), 0.005])
+        np.testing.assert_allclose(np.diff(roots), (np.cbrt(0.005) - np.cbrt(sigma_max)) / steps, rtol=1e-5)
+        np.testing.assert_allclose(roots[0], np.cbrt(sigma_max), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +248,9 @@ def test_few_step_levels_split_the_training_law_evenly(process, sigma_max):
     [
         ({"steps": 0}, "steps >= 1"),
         ({"sigma_max": 0.005}, "sigma_min < sigma_max"),
-        ({"level_std": 0.0}, "level_std > 0"),
-        ({"level_mean": -90.0}, "no mass between 0.005 and 20"),
+        ({"rho": 0.0}, "rho > 0"),
     ],
 )
-def test_few_step_grids_that_leave_the_law(changes, match):
+def test_few_step_grids_that_are_none(changes, match):
     with pytest.raises(ValueError, match=match):
-        few_step_grid(**{"process": EDM(), "steps": 2, "sigma_max": 20.0} | LAW | changes)
+        few_step_grid(**{"process": EDM(), "steps": 2, "sigma_max": 20.0, "sigma_min": 0.005} | changes)

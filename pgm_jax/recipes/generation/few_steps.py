@@ -196,8 +196,7 @@ def draw_one(config: PriorConfig, process, network: Network, plain: Callable, st
         grid = karras(steps + 1, config.sigma_min, config.sigma_max, process=process)[:-1]
         sampler, make = ctm(), as_jump_denoiser
     else:
-        law = {name: getattr(config, name) for name in ("level_mean", "level_std", "sigma_min")}
-        grid = few_step_grid(process, steps, config.sigma_max, **law)
+        grid = few_step_grid(process, steps, config.sigma_max, sigma_min=config.sigma_min)
         sampler, make = consistency(), as_denoiser
 
     def draw(key, params, shape, dtype):
