@@ -20,8 +20,8 @@ from pgm_jax.operators.ct.gather import gather_sum, take
 _SLACK = 5e-3
 # Coefficients of the polynomial that finds the bin of a tangent on an arc, at least and at most.
 _TERMS = 2, 10
-# Terms of a tangent that are no slower than a gather.
-_SERIES = 24
+# Terms of a tangent that are no slower than a gather, and how far each one's sum goes.
+_SERIES, _ODD = 24, 4000.0
 
 
 def support(grid, geometry, footprint) -> tuple[float, int]:
@@ -117,15 +117,14 @@ def _bends(grid, geometry, straight, k, s):
     """
     (first, step), candidates = straight, -k[0] - geometry.bins // 2
     pitch = geometry.spacing / geometry.source_to_detector
-    # Pixels have no share in bins farther out, where the series would be long.
     seen = np.arctan(_widest(grid, geometry)) + (candidates + 1) * pitch
-    widest = min(seen, np.abs(s[candidates : -candidates - 1]).max())
+    widest = min(seen, np.abs(s[candidates : -candidates - 1]).max())  # farther out no pixel has a share
     series = _tangent(widest) / step
     series[0] -= widest / pitch
     if len(series) > _SERIES:
         return (np.tan(s) - first) / step - k
-    middle = s[-k[0]]
-    return np.array([[middle / widest, pitch / widest, middle / pitch - first / step, *series[::-1]]])
+    place = s[-k[0]] / pitch
+    return np.array([[place * pitch / widest, pitch / widest, place - first / step, *series[::-1]]])
 
 
 def _tangent(widest):
@@ -134,11 +133,12 @@ def _tangent(widest):
     With n = m + 1, `tan x = sum_n 2 (2 / pi)^(2 n) lambda(2 n) x^(2 n - 1)` and `lambda(s) = sum_j (2 j + 1)^-s`.
     """
     ratio, n = (2 * widest / np.pi) ** 2, np.arange(2, _SERIES + 3)
-    odd = np.arange(3, 4001, 2.0)[:, None]
-    c = np.append(widest, 2 / widest * (1 + np.sum(odd ** (-2.0 * n), axis=0)) * ratio**n)
-    rest = c * ratio / np.maximum(1 - ratio, 1e-9)
-    # The first term is all but straight, and a bend is what is left.
-    needed = rest > np.finfo(jnp.result_type(float)).eps * c[1:].sum()
+    odd, power = np.arange(3.0, _ODD, 2)[:, None], 2.0 * n
+    beyond = _ODD ** (1 - power) / (2 * (power - 1))  # the integral of what follows
+    c = np.append(widest, 2 / widest * (1 + np.sum(odd**-power, axis=0) + beyond) * ratio**n)
+    left_out = c * ratio / np.maximum(1 - ratio, 1e-9)
+    # A bend is what the first, straight term leaves.
+    needed = left_out > np.finfo(jnp.result_type(float)).eps * c[1:].sum()
     return c[: 1 + np.count_nonzero(needed)]
 
 
