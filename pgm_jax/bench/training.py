@@ -11,17 +11,20 @@ from pgm_jax.bench.model import Case, build, mesh_of, noise
 from pgm_jax.bench.timing import compile_apart, interleaved
 from pgm_jax.parallel import shard_batch
 from pgm_jax.processes import EDM, precondition
-from pgm_jax.training import create_state, ema, objectives, train_step
+from pgm_jax.training import PER_CALL, create_state, ema, objectives, several_steps, train_step
 
 RATE, DECAY = 1e-4, 0.999
 
 
 def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
-    """Times one step of EDM's denoising objective with Adam and one average of the weights.
+    """Times a step of EDM's denoising objective with Adam and one average of the weights.
+
+    A timed run is one call of as many steps as `training.fit` takes at a time, and as many of PyTorch's; the row
+    holds the seconds of one of them.
 
     Args:
         case: `Case`; bfloat16 is `Precision`'s mixed training, autocast in PyTorch.
-        repeats: timed steps, of which the median is taken.
+        repeats: timed runs, of which the median is taken.
         peer: whether to time PyTorch too, see `sampling_row`.
 
     Returns:
@@ -39,17 +42,30 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     batch = shard_batch(mesh, {"x0": images})
     state = create_state(jax.random.key(0), model.params, optimiser, ema=averages, mesh=mesh)
     flops = count_flops(step, state, batch)
-    compiled, compile_s = compile_apart(jax.jit(step, donate_argnums=0), state, batch)
+    program = jax.jit(several_steps(step), donate_argnums=0)
+    batches = (batch,) * PER_CALL
+    compiled, compile_s = compile_apart(program, state, batches, np.int32(PER_CALL))
     held = [state]
 
     def ours():
-        held[0], metrics = compiled(held[0], batch)
+        held[0], metrics, _ = compiled(held[0], batches, np.int32(PER_CALL))
         jax.block_until_ready((held[0], metrics))
         if not np.isfinite(metrics["loss"]):
             raise ArithmeticError(f"the loss of step {int(held[0].step)} is {metrics['loss']}")
 
     runs = {"ours": ours}
     if peer:
-        runs |= torch_peer.training_runs(case, model, images, RATE, DECAY)
-    measured = Measured(compiled, compile_s, interleaved(runs, repeats), flops, 1)
-    return row_of("training", case, model, measured, objective="edm", optimiser="adam", ema=DECAY)
+        theirs = torch_peer.training_runs(case, model, images, RATE, DECAY)
+        runs |= {name: _repeated(run) for name, run in theirs.items()}
+    seconds = {name: value / PER_CALL for name, value in interleaved(runs, repeats).items()}
+    measured = Measured(compiled, compile_s, seconds, flops, 1)
+    described = {"objective": "edm", "optimiser": "adam", "ema": DECAY, "steps_per_call": PER_CALL}
+    return row_of("training", case, model, measured, **described)
+
+
+def _repeated(step):
+    def run():
+        for _ in range(PER_CALL):
+            step()
+
+    return run

@@ -20,7 +20,7 @@ _PICTURES = 16
 
 
 def run_train(
-    config, out, save_every=1000, keep=3, log_every=50, sample_every=1000, distributed=None
+    config, out, save_every=1000, keep=3, log_every=50, sample_every=1000, distributed=None, per_call=8
 ) -> None:
     """Trains a prior in a folder, or goes on with the run that the folder holds.
 
@@ -34,6 +34,7 @@ def run_train(
         log_every: steps between rows of metrics and updates of the progress.
         sample_every: steps between pictures of samples, besides the last; 0 draws none.
         distributed: how to join the other processes, see `parallel.start_from`; None is one process.
+        per_call: steps in one call of the compiled program.
 
     Raises:
         ValueError: for a configuration, data or devices that do not fit, or a folder that holds another run.
@@ -45,8 +46,10 @@ def run_train(
     first = jax.process_index() == 0
     out, console = _folder(out), require("rich.console", "cli").Console(quiet=not first)
     quiet_orbax()
-    if min(save_every, keep, log_every) < 1 or sample_every < 0:
-        raise ValueError("save_every, keep and log_every are at least 1, and sample_every at least 0")
+    if min(save_every, keep, log_every, per_call) < 1 or sample_every < 0:
+        raise ValueError(
+            "save_every, keep, log_every and per_call are at least 1, and sample_every at least 0"
+        )
     if (out / "config.json").is_file():
         config = prior_config.continued(prior_config.read(out), config, out)
         done = checkpoint.latest_step(out / generation.CHECKPOINTS) or 0
@@ -67,7 +70,7 @@ def run_train(
         writable(out / "config.json")
         write_json(out / "config.json", prior_config.to_json(config))
     console.print(_summary(config, system, images))
-    options = {"save_every": save_every, "keep": keep, "log_every": log_every}
+    options = {"save_every": save_every, "keep": keep, "log_every": log_every, "per_call": per_call}
     with _Progress(console, config) as progress, _short_warnings(console):
         hooks = [training.jsonl(out / "metrics.jsonl"), progress]
         if sample_every and can_draw(console):

@@ -33,6 +33,7 @@ def training_verbs(tyro, argv) -> dict:
         keep: int = 3,
         log_every: int = 50,
         sample_every: int = 1000,
+        per_call: int = 8,
         distributed: str | None = None,
     ) -> None:
         """Train a prior on images, or go on with a run: `pgm train --data pycortex-s1 --shrink 4 --out run`.
@@ -45,11 +46,12 @@ def training_verbs(tyro, argv) -> dict:
             keep: checkpoints to keep.
             log_every: steps between lines of metrics.jsonl.
             sample_every: steps between pictures of samples; 0 draws none.
+            per_call: steps in one call of the compiled program; a signal waits for its end: 1 where steps are long.
             distributed: join other processes: auto (TPU pods, Slurm, Open MPI), or HOST:PORT,PROCESSES,NUMBER.
         """
         from pgm_jax.cli.train import run_train
 
-        run_train(prior, out, save_every, keep, log_every, sample_every, distributed)
+        run_train(prior, out, save_every, keep, log_every, sample_every, distributed, per_call)
 
     return {"train": train, "sample": _sample_verb(tyro), "export": _export_verb(tyro)}
 

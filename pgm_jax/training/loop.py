@@ -1,17 +1,23 @@
-"""The training loop: one compiled step, called until the run has its steps."""
+"""The training loop: one compiled program of a few steps, called until the run has its steps."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pgm_jax import parallel
 from pgm_jax.core import checkpoint as checkpoints
+from pgm_jax.training.feed import Feed
 from pgm_jax.training.preemption import Interrupted, StopRequest
 from pgm_jax.training.resume import resume, save
 from pgm_jax.training.state import REPLICATED, TrainState, abstract_state, create_state
-from pgm_jax.training.step import train_step
+from pgm_jax.training.step import several_steps, train_step
+
+PER_CALL = 8
+"""Optimiser steps in one call of the compiled program, where nothing else is said."""
 
 
 class Diverged(FloatingPointError):
@@ -46,13 +52,14 @@ def fit(
     hooks: Sequence[Callable] = (),
     meta=None,
     log_every: int = 100,
+    per_call: int = PER_CALL,
 ) -> TrainState:
     """Trains until the state has taken `steps` steps, going on from the newest checkpoint where there is one.
 
-    The step is compiled once, its state donated and sharded by the rules. A run that is killed and called again
-    with the same arguments ends with the same numbers, bit for bit on the same devices: an iterator with
-    `get_state` and `set_state` (JSON-able) is put back where it was; any other must be fresh and repeat itself,
-    and is moved by drawing and dropping the batches of the steps already taken.
+    One program of up to `per_call` steps is compiled (`several_steps`), its state donated and sharded by the
+    rules. A run that is killed and called again with the same arguments ends with the same numbers, bit for bit
+    on the same devices: an iterator with `get_state` and `set_state` (JSON-able) is put back where it was; any
+    other must be fresh and repeat itself, and is moved by drawing and dropping the batches of steps already taken.
 
     Args:
         objective: `(params, carry, batch, key) -> (loss, (carry, metrics))`, see `train_step`.
@@ -61,18 +68,18 @@ def fit(
         batches: iterable of dicts of NumPy arrays (rows of this process, ...), all of the same shapes.
         key: typed PRNG key of the run; a resumed run keeps the key it began with.
         steps: total number of steps, those before a resume included.
-        ema: rules of averages, see `train_step`.
-        carry: the objective's initial carry.
+        ema, carry: rules of averages, see `train_step`, and the objective's initial carry.
         mesh: mesh of `parallel.make_mesh`; by default every device, the batch split over all of them.
         rules: sharding rules on the paths of the state, see `TrainState`; by default it is replicated.
         accumulate: number of microbatches a step.
         checkpoint: directory of the run's checkpoints, local or a bucket that orbax reads; None saves nothing.
         save_every, keep: steps between checkpoints, the last step being saved anyway; and how many to keep.
-        hooks: `(step, metrics, state) -> None`, called every `log_every` steps and after the last, in every
-            process. Metrics are floats of that step: those of `train_step` and `images_per_s`, global rows a
+        hooks, log_every: `(step, metrics, state) -> None`, called every `log_every` steps and after the last, in
+            every process. Metrics are floats of that step: those of `train_step` and `images_per_s`, global rows a
             second since the last call, without compilation, hooks and saves. The next step deletes the state.
         meta: JSON-able description (process, D, network, data), compared when resuming; None compares nothing.
-        log_every: steps between calls of the hooks.
+        per_call: the most optimiser steps of one call of the program; does not change the numbers. Their batches
+            are on the devices together, and a signal waits for the end of the call: less where a step takes long.
 
     Returns:
         The `TrainState` after `steps` steps.
@@ -81,12 +88,11 @@ def fit(
         Diverged: if loss, gradient or update are not finite; names the step and the noise level.
         Interrupted: if SIGTERM or SIGINT came and the state was saved (only where `checkpoint` is given).
         CheckpointError: if no checkpoint can be read, one is of another run, or one cannot be written.
-        ValueError: before compiling, if a batch does not divide over mesh and microbatches; if batches end or
-            change their shapes; if the checkpoint has more than `steps` steps.
+        ValueError: if a batch does not divide over mesh and microbatches; if batches end or change their shapes;
+            if the checkpoint has more than `steps` steps; for `per_call` below 1.
     """
-    mesh = parallel.make_mesh() if mesh is None else mesh
-    made = {"ema": ema, "carry": carry, "mesh": mesh, "rules": rules}
-    feed, found = _Feed(batches, mesh, accumulate), None
+    made = {"ema": ema, "carry": carry, "mesh": mesh or parallel.make_mesh(), "rules": rules}
+    feed, found = Feed(batches, made["mesh"], accumulate), None
     if checkpoint is not None:
         found = resume(checkpoint, abstract_state(key, params, optimiser, **made), feed.iterator, meta)
     state, done, meta = found or (create_state(key, params, optimiser, **made), 0, meta)
@@ -95,94 +101,76 @@ def fit(
     if done == steps:
         return state
     step = train_step(objective, optimiser, ema=ema, accumulate=accumulate)
-    run = _Run(step, state, feed, checkpoint, meta, keep)
-    return _advance(run, range(done + 1, steps + 1), save_every, log_every, hooks)
+    calls = _calls(done + 1, steps, (log_every, save_every), per_call)
+    return _advance(_Run(step, state, feed, checkpoint, meta, keep), calls, save_every, log_every, hooks)
 
 
-def _advance(run, numbers, save_every, log_every, hooks):
-    run.compile(numbers[0])
+def _calls(first, last, stops, most):
+    """Splits the steps from first to last into ranges of at most `most`, none going past a multiple of a stop."""
+    if most < 1:
+        raise ValueError(f"per_call is the number of steps of one call and at least 1, got {most}")
+    found = []
+    while first <= last:
+        ends = [-(-first // stop) * stop for stop in stops]
+        found.append(range(first, min(first + most - 1, last, *ends) + 1))
+        first = found[-1].stop
+    return found
+
+
+def _advance(run, calls, save_every, log_every, hooks):
+    final = calls[-1][-1]
+    run.compile(calls[0], max(map(len, calls)))
     with StopRequest(active=run.path is not None) as request:
-        for number in numbers:
-            run.advance(number)
-            last, stop = number == numbers[-1], request.reached(number)
+        for numbers in calls:
+            run.advance(numbers)
+            number = numbers[-1]
+            last = number == final
             if number % log_every == 0 or last:
                 run.report(number, hooks)
+            # Every number is asked: processes agree on one of them.
+            stop = any([request.reached(n) for n in numbers])
             if run.path is not None and (number % save_every == 0 or last or stop):
                 run.save(number)
             if stop and not last:
                 raise Interrupted(
-                    f"{request.name} after step {number} of {numbers[-1]}: saved in {run.path}; "
+                    f"{request.name} after step {number} of {final}: saved in {run.path}; "
                     "start again to go on",
                     number,
                 )
     return run.state
 
 
-class _Feed:
-    """Batches on the mesh, checked so that every one fits the compiled step."""
-
-    def __init__(self, batches, mesh, accumulate):
-        self.iterator = iter(batches)
-        self.mesh, self.accumulate, self.first = mesh, accumulate, None
-
-    def draw(self, number):
-        try:
-            host = next(self.iterator)
-        except StopIteration:
-            raise ValueError(
-                f"the batches ended before step {number}: give an iterator that repeats"
-            ) from None
-        batch = parallel.shard_batch(self.mesh, host)
-        pairs = jax.tree_util.tree_leaves_with_path(batch)
-        name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-        shapes = {name(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in pairs}
-        if self.first is None:
-            self._check_rows(batch)
-            self.first = shapes
-        for leaf in self.first | shapes:
-            was, now = self.first.get(leaf, "absent"), shapes.get(leaf, "absent")
-            if was != now:
-                raise ValueError(
-                    f"{leaf} is {now} in the batch of step {number} and was {was} in the first: one compiled "
-                    "step takes batches of one shape; drop the last one or fill it up"
-                )
-        return batch
-
-    def _check_rows(self, batch):
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        self.rows = jax.tree.leaves(batch)[0].shape[0]
-        if self.rows % (parts * self.accumulate):
-            raise ValueError(
-                f"a batch of {self.rows} rows does not divide over {parts} parts of the mesh times "
-                f"accumulate={self.accumulate}; use a multiple of {parts * self.accumulate}"
-            )
-
-
 class _Run:
     """The loop's moving parts: the state, the metrics still on the device, and a clock of the steps alone."""
 
     def __init__(self, step, state, feed, path, meta, keep):
-        self.step, self.state, self.feed = step, state, feed
+        self.steps, self.state, self.feed = several_steps(step), state, feed
         self.path, self.meta, self.keep = path, meta, keep
         self.pending = None
         self.images, self.seconds = 0, 0.0
 
-    def compile(self, number):
-        self.batch = self.feed.draw(number)
+    def compile(self, numbers, most):
+        self.most = most
+        self.batches = self._draw(numbers)
         places = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         everywhere = NamedSharding(self.feed.mesh, PartitionSpec())
-        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(places, everywhere))
-        self.compiled = jitted.lower(self.state, self.batch).compile()
+        jitted = jax.jit(self.steps, donate_argnums=0, out_shardings=(places, everywhere, everywhere))
+        self.compiled = jitted.lower(self.state, self.batches, np.int32(0)).compile()
         self.began = time.perf_counter()
 
-    def advance(self, number):
-        batch, self.batch = self.batch or self.feed.draw(number), None
-        with jax.profiler.StepTraceAnnotation("train", step_num=number):
-            self.state, metrics = self.compiled(self.state, batch)
-        self.images += self.feed.rows
-        # Looking at the step before keeps one step queued on the device and never more than one.
-        previous, self.pending = self.pending, (number, metrics)
+    def advance(self, numbers):
+        batches, self.batches = self.batches or self._draw(numbers), None
+        with jax.profiler.StepTraceAnnotation("train", step_num=numbers[0]):
+            self.state, metrics, taken = self.compiled(self.state, batches, np.int32(len(numbers)))
+        self.images += self.feed.rows * len(numbers)
+        # Looking at the call before keeps one call queued on the device and never more than one.
+        previous, self.pending = self.pending, (numbers, metrics, taken)
         self._check(previous)
+
+    def _draw(self, numbers):
+        """The batches of a call; the last fills up the places that it will not read."""
+        found = [self.feed.draw(number) for number in numbers]
+        return tuple(itertools.islice(itertools.chain(found, itertools.repeat(found[-1])), self.most))
 
     def report(self, number, hooks):
         metrics = self._settle()
@@ -206,10 +194,11 @@ class _Run:
     def _check(self, pending):
         if pending is None:
             return None
-        number, metrics = pending
+        numbers, metrics, taken = pending
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if metrics["finite"]:
             return metrics
+        number = numbers[int(taken) - 1]
         level = metrics.get("worst_level")
         where = "" if level is None else f", noise level {level:.4g}"
         good = checkpoints.latest_step(self.path) if self.path is not None else None

@@ -78,7 +78,8 @@ def test_a_run_in_pieces_is_the_run_in_one(atlas, whole, tmp_path, capsys):
     out = tmp_path / "pieces"
     words = ["--data", atlas, "--out", out, "--steps", 12, *TINY, "--sample-every", 0]
     assert run(capsys, "train", *words)[0] == 0
-    status, text, _ = run(capsys, "train", "--out", out, "--steps", 20, "--sample-every", 0, "--log-every", 5)
+    more = ("--steps", 20, "--sample-every", 0, "--log-every", 5, "--per-call", 3)
+    status, text, _ = run(capsys, "train", "--out", out, *more)
     assert status == 0 and "step 15 of 20" in text and "step 10 of 20" not in text
     chex.assert_trees_all_equal(state(out), state(whole))
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -111,6 +111,20 @@ def test_the_step_is_traced_once_and_the_state_is_donated():
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(_params()))
 
 
+@pytest.mark.parametrize("per_call", [1, 2, 4])
+def test_steps_of_one_call_are_steps_of_many(tmp_path, whole, per_call):
+    """Also where a call of fewer steps ends at a save, a row of metrics or the end."""
+    rows = []
+    hook = lambda step, metrics, state: rows.append((step, int(state.step)))
+    state = _fit(
+        9, per_call=per_call, devices=8, hooks=(hook,), log_every=5, checkpoint=tmp_path, save_every=3
+    )
+    _equal(state, whole[8])
+    assert rows == [(5, 5), (9, 9)] and checkpoint.steps(tmp_path) == [3, 6, 9]
+    with pytest.raises(ValueError, match="per_call is the number of steps of one call and at least 1, got 0"):
+        _fit(9, per_call=0)
+
+
 def _damage(path, step):
     file = max((path / str(step) / "state").rglob("*"), key=lambda f: f.stat().st_size if f.is_file() else 0)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -177,10 +191,10 @@ def test_a_signal_is_obeyed_after_the_step_and_its_save(tmp_path, whole, name):
     before = signal.getsignal(number)
     hook = lambda step, metrics, state: step == 5 and os.kill(os.getpid(), number)
     with pytest.raises(
-        training.Interrupted, match=f"{name} after step 6 of 9: saved in .*start again"
+        training.Interrupted, match=f"{name} after step 5 of 9: saved in .*start again"
     ) as caught:
         _fit(9, checkpoint=tmp_path, hooks=(hook,), log_every=5)
-    assert caught.value.step == 6 and checkpoint.steps(tmp_path) == [6]
+    assert caught.value.step == 5 and checkpoint.steps(tmp_path) == [5]
     assert signal.getsignal(number) is before
     _equal(_fit(9, checkpoint=tmp_path), whole[1])
 
@@ -226,7 +240,7 @@ def test_divergence_is_named_with_its_level_and_the_last_good_checkpoint_stays(t
     assert ("step 4 in" if good else "no checkpoint was saved") in str(caught.value)
 
 
-def test_divergence_is_seen_one_step_later_where_nothing_asks_for_the_metrics():
+def test_divergence_is_seen_one_call_later_where_nothing_asks_for_the_metrics():
     with pytest.raises(training.Diverged, match="not finite at step 5 "):
         _fit(1000, Poisoned())
 
@@ -330,8 +344,8 @@ def test_images_a_second_leave_out_compilation_hooks_and_saves(tmp_path, monkeyp
 
     monkeypatch.setattr(training.loop, "save", save)
     _fit(7, Slow(), hooks=(hook,), log_every=3, checkpoint=tmp_path, save_every=2)
-    # The first batch is drawn to compile, before the clock starts.
-    assert seen == [16 * 3 / 2, 16 * 3 / 3, 16]
+    # The two batches of the first call are drawn to compile, before the clock starts.
+    assert seen == [16 * 3 / 1, 16 * 3 / 3, 16]
 
 
 def test_positions_of_other_processes(tmp_path, whole, monkeypatch):

@@ -211,11 +211,13 @@ def test_data_parallel_training_moves_the_gradients_and_nothing_else(key, proble
     state = training.create_state(key, params, optimiser, ema=(AVERAGE,), carry=carry, mesh=mesh)
     step = training.train_step(objective, optimiser, ema=(AVERAGE,), accumulate=accumulate)
     batch = parallel.shard_batch(mesh, {"x0": x0})
-    found = _collectives(jax.jit(step).lower(state, batch).compile().as_text())
-    assert {kind for kind, _ in found} == {"all-reduce"}
+    several = training.several_steps(step)
     gradients = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    # The rest are scalars: the loss, the mean level and the worst rows of the metrics.
-    assert gradients <= sum(size for _, size in found) <= gradients + 64
+    for program, given in ((step, (state, batch)), (several, (state, (batch, batch), np.int32(2)))):
+        found = _collectives(jax.jit(program).lower(*given).compile().as_text())
+        assert {kind for kind, _ in found} == {"all-reduce"}
+        # The rest are scalars: the loss, the mean level and the worst rows of the metrics.
+        assert gradients <= sum(size for _, size in found) <= gradients + 64
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number(key):
@@ -235,6 +237,26 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(key):
     huge = training.train_step(lambda p, c, b, k: (3 * p, (c, {})), optax.sgd(3e38))
     after, metrics = huge(training.create_state(key, jnp.array(0.0), optax.sgd(3e38)), {"x": jnp.ones(1)})
     assert metrics["grad_norm"] == 3 and metrics["finite"] == 0 and after.params == 0
+
+
+def test_several_steps_are_the_steps_in_order_up_to_the_count_or_the_first_that_is_not_finite(key):
+    step = jax.jit(_step())
+    rows = toys.Rows()
+    batches = tuple(next(rows) for _ in range(4))
+    expected = [_state(key)]
+    for batch in batches:
+        state, metrics = step(expected[-1], batch)
+        expected.append(state)
+    several = jax.jit(training.several_steps(_step()))
+    for count in (0, 1, 3, 4):
+        state, last, taken = several(_state(key), batches, np.int32(count))
+        assert taken == count
+        chex.assert_trees_all_equal(_numbers(state), _numbers(expected[count]))
+    chex.assert_trees_all_equal(last, metrics)
+    batches[2]["x0"][3] = np.inf
+    state, last, taken = several(_state(key), batches, np.int32(4))
+    assert taken == 3 and last["finite"] == 0
+    chex.assert_trees_all_equal(_numbers(state), _numbers(expected[2].replace(step=expected[3].step)))
 
 
 def test_wrong_batches_and_states_are_named(key):

@@ -74,6 +74,7 @@ def train(
     save_every: int = 1000,
     keep: int = 3,
     log_every: int = 100,
+    per_call: int = training.PER_CALL,
 ) -> TrainState:
     """Trains a prior, or goes on with the run in the folder; see `training.fit`.
 
@@ -85,6 +86,7 @@ def train(
         save_every: steps between checkpoints.
         keep: checkpoints to keep.
         log_every: steps between calls of the hooks.
+        per_call: the most steps of one call of the compiled program.
 
     Returns:
         The `TrainState` after `config.steps` steps.
@@ -119,6 +121,7 @@ def train(
         hooks=hooks,
         meta=_described(config, images),
         log_every=log_every,
+        per_call=per_call,
     )
 
 
