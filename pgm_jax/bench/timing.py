@@ -22,7 +22,7 @@ def compile_apart(function: Callable, *arguments):
     return compiled, time.perf_counter() - begun
 
 
-def interleaved(runs: Mapping[str, Callable], repeats: int) -> dict[str, float]:
+def interleaved(runs: Mapping[str, Callable], repeats: int, settle: int = 0) -> dict[str, float]:
     """Times several runs in turn, so that what else the machine does falls on all of them alike.
 
     Each is called once before, to warm up.
@@ -30,6 +30,8 @@ def interleaved(runs: Mapping[str, Callable], repeats: int) -> dict[str, float]:
     Args:
         runs: functions without arguments by name, each of which returns once its result exists.
         repeats: number of rounds, at least 1.
+        settle: calls of each run before its timed one in every round, for runs that follow each other in use:
+            what a party left in caches, or gave back to the system, while the others ran is then not timed.
 
     Returns:
         Median seconds of each.
@@ -44,6 +46,8 @@ def interleaved(runs: Mapping[str, Callable], repeats: int) -> dict[str, float]:
         run()
     for _ in range(repeats):
         for name, run in runs.items():
+            for _ in range(settle):
+                run()
             begun = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begun)

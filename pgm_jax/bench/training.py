@@ -19,8 +19,8 @@ RATE, DECAY = 1e-4, 0.999
 def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     """Times a step of EDM's denoising objective with Adam and one average of the weights.
 
-    A timed run is one call of as many steps as `training.fit` takes at a time, and as many of PyTorch's; the row
-    holds the seconds of one of them.
+    A timed run is one call of as many steps as `training.fit` takes at a time, after another such call, and as
+    many of PyTorch's likewise; the row holds the seconds of one step.
 
     Args:
         case: `Case`; bfloat16 is `Precision`'s mixed training, autocast in PyTorch.
@@ -42,7 +42,7 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     batch = shard_batch(mesh, {"x0": images})
     state = create_state(jax.random.key(0), model.params, optimiser, ema=averages, mesh=mesh)
     flops = count_flops(step, state, batch)
-    program = jax.jit(several_steps(step), donate_argnums=0)
+    program = jax.jit(several_steps(jax.jit(step)), donate_argnums=0)
     batches = (batch,) * PER_CALL
     compiled, compile_s = compile_apart(program, state, batches, np.int32(PER_CALL))
     held = [state]
@@ -57,7 +57,7 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     if peer:
         theirs = torch_peer.training_runs(case, model, images, RATE, DECAY)
         runs |= {name: _repeated(run) for name, run in theirs.items()}
-    seconds = {name: value / PER_CALL for name, value in interleaved(runs, repeats).items()}
+    seconds = {name: value / PER_CALL for name, value in interleaved(runs, repeats, settle=1).items()}
     measured = Measured(compiled, compile_s, seconds, flops, 1)
     described = {"objective": "edm", "optimiser": "adam", "ema": DECAY, "steps_per_call": PER_CALL}
     return row_of("training", case, model, measured, **described)

@@ -8,8 +8,9 @@ bands of rows that stay in cache. The choice is made at trace time by platform, 
 `jax.lax.conv_general_dilated`.
 
 The derivatives are chosen too: convolutions are bilinear primitives (`bilinear`), whose transpose along the image
-is a convolution of the turned kernel and along the kernel the transpose of a linear map that is fast
-(`kernel_maps`). So `jvp`, `vmap`, `grad` and their compositions work as for any JAX function.
+is a convolution of the turned kernel and along the kernel the transpose of a linear map that is fast, or a
+convolution of images and channels exchanged (`kernel_maps`). So `jvp`, `vmap`, `grad` and their compositions work
+as for any JAX function.
 """
 
 import jax
@@ -17,10 +18,15 @@ import jax.numpy as jnp
 
 from pgm_jax.networks.bilinear import bilinear, images_together, turned, varying
 from pgm_jax.networks.convolution_form import form_of
-from pgm_jax.networks.kernel_maps import columns_product, conv_by_taps, conv_in_bands
+from pgm_jax.networks.kernel_maps import (
+    columns_product,
+    conv_by_taps,
+    conv_in_bands,
+    kernel_by_exchange,
+    lax_conv,
+)
 from pgm_jax.networks.winograd import winograd
 
-_AXES = {1: "W", 2: "HW", 3: "DHW"}
 # Rows below which XLA's own product is as fast.
 _LEAST_ROWS = 1024
 # Numbers of an array below which to compute it twice costs less than a loop.
@@ -113,6 +119,8 @@ def _along_x(y, x, kernel, *, form):
 
 
 def _back_along_kernel(y, x, kernel, *, form):
+    if not form.gradient and not form.rows:
+        return kernel_by_exchange(x, y, kernel.aval.shape[:-2])
     shape = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
     return jax.linear_transpose(lambda kernel: _along_kernel(x, kernel, form), shape)(y)[0]
 
@@ -123,15 +131,13 @@ _formed = bilinear("formed_conv", _formed_conv, (_along_x, _back_along_kernel), 
 def _along_kernel(x, dkernel, form):
     if form.gradient:
         return {"taps": conv_by_taps, "winograd": winograd}[form.gradient](x, dkernel)
-    return conv_in_bands(x, dkernel, form.rows) if form.rows else plain_conv(x, dkernel)
+    return conv_in_bands(x, dkernel, form.rows)
 
 
 def _padded_conv(x, kernel, extra):
-    axes = _AXES[x.ndim - 2]
-    numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     padding = [(size // 2, size // 2) for size in kernel.shape[:-2]]
     padding[0] = (padding[0][0], padding[0][1] + extra)
-    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), padding, dimension_numbers=numbers)
+    return lax_conv(x, kernel, padding)
 
 
 def tall_product(x, kernel):

@@ -1,8 +1,9 @@
 """Training: the state, the step, the loop and its checkpoints."""
 
 from pgm_jax.training import ema as ema, objectives as objectives
+from pgm_jax.training.calls import PER_CALL as PER_CALL, several_steps as several_steps
 from pgm_jax.training.hooks import jsonl as jsonl
-from pgm_jax.training.loop import PER_CALL as PER_CALL, Diverged as Diverged, fit as fit
+from pgm_jax.training.loop import Diverged as Diverged, fit as fit
 from pgm_jax.training.preemption import Interrupted as Interrupted
 from pgm_jax.training.state import (
     REPLICATED as REPLICATED,
@@ -10,4 +11,4 @@ from pgm_jax.training.state import (
     abstract_state as abstract_state,
     create_state as create_state,
 )
-from pgm_jax.training.step import several_steps as several_steps, train_step as train_step
+from pgm_jax.training.step import train_step as train_step

@@ -1,6 +1,5 @@
 """The training loop: one compiled program of a few steps, called until the run has its steps."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,14 +9,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pgm_jax import parallel
 from pgm_jax.core import checkpoint as checkpoints
+from pgm_jax.training.calls import PER_CALL, one_step, several_steps, slow_in_a_loop, split
 from pgm_jax.training.feed import Feed
 from pgm_jax.training.preemption import Interrupted, StopRequest
 from pgm_jax.training.resume import resume, save
 from pgm_jax.training.state import REPLICATED, TrainState, abstract_state, create_state
-from pgm_jax.training.step import several_steps, train_step
-
-PER_CALL = 8
-"""Optimiser steps in one call of the compiled program, where nothing else is said."""
+from pgm_jax.training.step import train_step
 
 
 class Diverged(FloatingPointError):
@@ -78,8 +75,8 @@ def fit(
             every process. Metrics are floats of that step: those of `train_step` and `images_per_s`, global rows a
             second since the last call, without compilation, hooks and saves. The next step deletes the state.
         meta: JSON-able description (process, D, network, data), compared when resuming; None compares nothing.
-        per_call: the most optimiser steps of one call of the program; does not change the numbers. Their batches
-            are on the devices together, and a signal waits for the end of the call: less where a step takes long.
+        per_call: the most optimiser steps of one call of the program, which hold their batches on the devices
+            together; a signal waits for its end. 1 has no loop, nor has a step that is `slow_in_a_loop`.
 
     Returns:
         The `TrainState` after `steps` steps.
@@ -101,24 +98,12 @@ def fit(
     if done == steps:
         return state
     step = train_step(objective, optimiser, ema=ema, accumulate=accumulate)
-    calls = _calls(done + 1, steps, (log_every, save_every), per_call)
-    return _advance(_Run(step, state, feed, checkpoint, meta, keep), calls, save_every, log_every, hooks)
+    run = _Run(step, state, feed, checkpoint, meta, keep)
+    return _advance(run, done + 1, steps, per_call, save_every, log_every, hooks)
 
 
-def _calls(first, last, stops, most):
-    """Splits the steps from first to last into ranges of at most `most`, none going past a multiple of a stop."""
-    if most < 1:
-        raise ValueError(f"per_call is the number of steps of one call and at least 1, got {most}")
-    found = []
-    while first <= last:
-        ends = [-(-first // stop) * stop for stop in stops]
-        found.append(range(first, min(first + most - 1, last, *ends) + 1))
-        first = found[-1].stop
-    return found
-
-
-def _advance(run, calls, save_every, log_every, hooks):
-    final = calls[-1][-1]
+def _advance(run, first, final, per_call, save_every, log_every, hooks):
+    calls = split(first, final, (log_every, save_every), run.begin(first, per_call))
     run.compile(calls[0], max(map(len, calls)))
     with StopRequest(active=run.path is not None) as request:
         for numbers in calls:
@@ -144,33 +129,41 @@ class _Run:
     """The loop's moving parts: the state, the metrics still on the device, and a clock of the steps alone."""
 
     def __init__(self, step, state, feed, path, meta, keep):
-        self.steps, self.state, self.feed = several_steps(step), state, feed
+        self.step, self.state, self.feed = step, state, feed
         self.path, self.meta, self.keep = path, meta, keep
-        self.pending = None
+        self.drawn, self.pending = [], None
         self.images, self.seconds = 0, 0.0
+
+    def begin(self, number, per_call):
+        """Draws the first batch and says how many steps a call may take."""
+        self.drawn = [self.feed.draw(number)]
+        step = jax.jit(self.step)
+        alone = per_call == 1 or slow_in_a_loop(step, self.state, self.drawn[0])
+        self.program = one_step(step) if alone else several_steps(step)
+        return min(per_call, 1) if alone else per_call
 
     def compile(self, numbers, most):
         self.most = most
-        self.batches = self._draw(numbers)
+        self.drawn += [self.feed.draw(number) for number in numbers[1:]]
         places = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         everywhere = NamedSharding(self.feed.mesh, PartitionSpec())
-        jitted = jax.jit(self.steps, donate_argnums=0, out_shardings=(places, everywhere, everywhere))
-        self.compiled = jitted.lower(self.state, self.batches, np.int32(0)).compile()
+        jitted = jax.jit(self.program, donate_argnums=0, out_shardings=(places, everywhere, everywhere))
+        self.compiled = jitted.lower(self.state, self._filled(self.drawn), np.int32(0)).compile()
         self.began = time.perf_counter()
 
     def advance(self, numbers):
-        batches, self.batches = self.batches or self._draw(numbers), None
+        batches, self.drawn = self.drawn or [self.feed.draw(number) for number in numbers], []
         with jax.profiler.StepTraceAnnotation("train", step_num=numbers[0]):
-            self.state, metrics, taken = self.compiled(self.state, batches, np.int32(len(numbers)))
+            count = np.int32(len(numbers))
+            self.state, metrics, taken = self.compiled(self.state, self._filled(batches), count)
         self.images += self.feed.rows * len(numbers)
         # Looking at the call before keeps one call queued on the device and never more than one.
         previous, self.pending = self.pending, (numbers, metrics, taken)
         self._check(previous)
 
-    def _draw(self, numbers):
+    def _filled(self, batches):
         """The batches of a call; the last fills up the places that it will not read."""
-        found = [self.feed.draw(number) for number in numbers]
-        return tuple(itertools.islice(itertools.chain(found, itertools.repeat(found[-1])), self.most))
+        return (*batches, *batches[-1:] * (self.most - len(batches)))
 
     def report(self, number, hooks):
         metrics = self._settle()

@@ -1,4 +1,4 @@
-"""One optimiser step as a pure function of the state and a batch, and several of them as one program."""
+"""One optimiser step as a pure function of the state and a batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -75,49 +75,6 @@ def train_step(
         return kept.replace(step=count), metrics
 
     return step
-
-
-def several_steps(step: Callable) -> Callable:
-    """Makes `(state, batches, count) -> (state, metrics, taken)`: up to `count` steps in one program.
-
-    The temporary arrays of a compiled call are made anew at each call, which on a CPU costs a fifth to a half
-    of the step: the system clears every page before it hands it out. Steps of one call share them. On an
-    accelerator the host is asked once a call.
-
-    The loop ends after a step that is not finite. Its body is the same for any `count`, so a run that is split
-    into calls in another way has the same numbers, bit for bit.
-
-    Args:
-        step: `(state, batch) -> (state, metrics)` of `train_step`.
-
-    Returns:
-        The function. `batches` is a sequence of equal batches, at least `count` of them; those beyond are not
-        read. `count` is int32 () and may be traced; `metrics` are those of the last step taken (zeros for a
-        count of 0) and `taken` int32 () is their number.
-    """
-
-    def run(state, batches, count):
-        # Jitted, so that the look at its metrics and the loop's body trace it once.
-        once = jax.jit(step)
-        shapes = jax.eval_shape(once, state, batches[0])[1]
-        metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
-
-        def going(carried):
-            taken, _, metrics = carried
-            return (taken < count) & ((taken == 0) | (metrics["finite"] > 0))
-
-        def advance(carried):
-            taken, state, _ = carried
-            batch = jax.tree.map(
-                lambda leaf: jax.lax.dynamic_index_in_dim(leaf, taken, keepdims=False), stacked
-            )
-            return taken + 1, *once(state, batch)
-
-        taken, state, metrics = jax.lax.while_loop(going, advance, (jnp.int32(0), state, metrics))
-        return state, metrics, taken
-
-    return run
 
 
 def _indexed(batch, accumulate, axis):

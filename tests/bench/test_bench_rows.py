@@ -112,6 +112,10 @@ def test_parties_take_turns_and_the_median_is_taken(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     found = bench.interleaved({name: lambda name=name: party(name) for name in "ab"}, 3)
     assert called == list("abababab") and found == {"a": 2.0, "b": 7.0}
+    called.clear()
+    lasts |= {"a": iter([9.0, 4.0, 1.0]), "b": iter([9.0, 5.0, 7.0])}
+    found = bench.interleaved({name: lambda name=name: party(name) for name in "ab"}, 1, settle=1)
+    assert called == list("abaabb") and found == {"a": 1.0, "b": 7.0}
     with pytest.raises(ValueError, match="at least 1 repeat"):
         bench.interleaved({}, 0)
 
@@ -146,7 +150,7 @@ def test_a_training_row_on_two_devices(tmp_path):
     (row,) = rows_of(tmp_path / "rows.json", "training", "--devices", "2")
     assert (row["name"], row["case"]["devices"], row["case"]["optimiser"]) == ("training", 2, "adam")
     assert row["flops"] > 0 and math.isclose(row["case"]["images_per_s"] * row["run_s"], 2)
-    assert row["case"]["steps_per_call"] == 8
+    assert row["case"]["steps_per_call"] == 16
 
 
 @pytest.mark.parametrize(

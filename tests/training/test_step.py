@@ -14,6 +14,7 @@ import training_toys as toys
 from jax.sharding import PartitionSpec as P
 
 from pgm_jax import parallel, training
+from pgm_jax.training import calls
 
 AVERAGE = toys.average(0.25)
 OPTIMISER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
@@ -211,7 +212,7 @@ def test_data_parallel_training_moves_the_gradients_and_nothing_else(key, proble
     state = training.create_state(key, params, optimiser, ema=(AVERAGE,), carry=carry, mesh=mesh)
     step = training.train_step(objective, optimiser, ema=(AVERAGE,), accumulate=accumulate)
     batch = parallel.shard_batch(mesh, {"x0": x0})
-    several = training.several_steps(step)
+    several = training.several_steps(jax.jit(step))
     gradients = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     for program, given in ((step, (state, batch)), (several, (state, (batch, batch), np.int32(2)))):
         found = _collectives(jax.jit(program).lower(*given).compile().as_text())
@@ -247,7 +248,7 @@ def test_several_steps_are_the_steps_in_order_up_to_the_count_or_the_first_that_
     for batch in batches:
         state, metrics = step(expected[-1], batch)
         expected.append(state)
-    several = jax.jit(training.several_steps(_step()))
+    several = jax.jit(training.several_steps(jax.jit(_step())))
     for count in (0, 1, 3, 4):
         state, last, taken = several(_state(key), batches, np.int32(count))
         assert taken == count
@@ -257,6 +258,32 @@ def test_several_steps_are_the_steps_in_order_up_to_the_count_or_the_first_that_
     state, last, taken = several(_state(key), batches, np.int32(4))
     assert taken == 3 and last["finite"] == 0
     chex.assert_trees_all_equal(_numbers(state), _numbers(expected[2].replace(step=expected[3].step)))
+
+
+def test_a_step_whose_convolutions_a_loop_slows_takes_one_a_call(key, monkeypatch):
+    """lax's derivatives, for which XLA's CPU backend has fast code at the top of a program only."""
+    kernels = {"first": {"kernel": jnp.ones((3, 3, 2, 8))}, "last": {"kernel": jnp.ones((3, 3, 8, 2))}}
+    optimiser = optax.sgd(1e-3)
+    state = training.create_state(key, {**kernels, "scale": jnp.zeros(8)}, optimiser)
+    batch = {"x0": np.ones((4, 8, 8, 2), "f4")}
+    slow = jax.jit(training.train_step(_convolutional, optimiser))
+    assert calls.slow_in_a_loop(slow, state, batch)
+    assert not calls.slow_in_a_loop(jax.jit(_step()), _state(key), next(toys.Rows()))
+    counts = []
+    monkeypatch.setattr(training.loop, "several_steps", lambda step: counts.append("several"))
+    training.fit(
+        _convolutional,
+        optimiser,
+        lambda key: {**kernels, "scale": jnp.zeros(8)},
+        iter([batch] * 3),
+        key=key,
+        steps=3,
+        mesh=parallel.make_mesh(devices=jax.devices()[:1]),
+        hooks=(lambda step, metrics, state: counts.append(int(state.step)),),
+    )
+    assert counts == [3]
+    monkeypatch.setattr(calls.jax, "default_backend", lambda: "gpu")
+    assert not calls.slow_in_a_loop(slow, state, batch)
 
 
 def test_wrong_batches_and_states_are_named(key):
