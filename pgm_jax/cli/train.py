@@ -20,7 +20,7 @@ _PICTURES = 16
 
 
 def run_train(
-    config, out, save_every=1000, keep=3, log_every=50, sample_every=1000, distributed=None, per_call=16
+    config, out, save_every=1000, keep=3, log_every=50, sample_every=1000, distributed=None, per_call=8
 ) -> None:
     """Trains a prior in a folder, or goes on with the run that the folder holds.
 

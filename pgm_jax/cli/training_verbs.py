@@ -33,7 +33,7 @@ def training_verbs(tyro, argv) -> dict:
         keep: int = 3,
         log_every: int = 50,
         sample_every: int = 1000,
-        per_call: int = 16,
+        per_call: int = 8,
         distributed: str | None = None,
     ) -> None:
         """Train a prior on images, or go on with a run: `pgm train --data pycortex-s1 --shrink 4 --out run`.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PER_CALL = 16
+PER_CALL = 8
 """Optimiser steps in one call of the compiled program, where nothing else is said."""
 
 
