@@ -11,7 +11,7 @@ from pgm_jax.bench.model import Case, build, mesh_of, noise
 from pgm_jax.bench.timing import compile_apart, interleaved
 from pgm_jax.parallel import shard_batch
 from pgm_jax.processes import EDM, precondition
-from pgm_jax.training import PER_CALL, create_state, ema, objectives, several_steps, train_step
+from pgm_jax.training import create_state, ema, objectives, program_of, train_step
 
 RATE, DECAY = 1e-4, 0.999
 
@@ -42,13 +42,13 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     batch = shard_batch(mesh, {"x0": images})
     state = create_state(jax.random.key(0), model.params, optimiser, ema=averages, mesh=mesh)
     flops = count_flops(step, state, batch)
-    program = jax.jit(several_steps(jax.jit(step)), donate_argnums=0)
-    batches = (batch,) * PER_CALL
-    compiled, compile_s = compile_apart(program, state, batches, np.int32(PER_CALL))
+    program, count = program_of(step, state, batch)
+    batches, number = (batch,) * count, np.int32(count)
+    compiled, compile_s = compile_apart(jax.jit(program, donate_argnums=0), state, batches, number)
     held = [state]
 
     def ours():
-        held[0], metrics, _ = compiled(held[0], batches, np.int32(PER_CALL))
+        held[0], metrics, _ = compiled(held[0], batches, number)
         jax.block_until_ready((held[0], metrics))
         if not np.isfinite(metrics["loss"]):
             raise ArithmeticError(f"the loss of step {int(held[0].step)} is {metrics['loss']}")
@@ -56,16 +56,16 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     runs = {"ours": ours}
     if peer:
         theirs = torch_peer.training_runs(case, model, images, RATE, DECAY)
-        runs |= {name: _repeated(run) for name, run in theirs.items()}
-    seconds = {name: value / PER_CALL for name, value in interleaved(runs, repeats, settle=1).items()}
+        runs |= {name: _repeated(run, count) for name, run in theirs.items()}
+    seconds = {name: value / count for name, value in interleaved(runs, repeats, settle=1).items()}
     measured = Measured(compiled, compile_s, seconds, flops, 1)
-    described = {"objective": "edm", "optimiser": "adam", "ema": DECAY, "steps_per_call": PER_CALL}
+    described = {"objective": "edm", "optimiser": "adam", "ema": DECAY, "steps_per_call": count}
     return row_of("training", case, model, measured, **described)
 
 
-def _repeated(step):
+def _repeated(step, count):
     def run():
-        for _ in range(PER_CALL):
+        for _ in range(count):
             step()
 
     return run

@@ -10,6 +10,23 @@ PER_CALL = 8
 """Optimiser steps in one call of the compiled program, where nothing else is said."""
 
 
+def program_of(step: Callable, state, batch, most: int = PER_CALL) -> tuple[Callable, int]:
+    """Chooses the program that a training loop calls.
+
+    Args:
+        step: `(state, batch) -> (state, metrics)` of `train_step`.
+        state, batch: its arguments.
+        most: steps of a call that are wanted.
+
+    Returns:
+        `several_steps` and `most`; or `one_step` and 1 where one is wanted or the step is `slow_in_a_loop`.
+    """
+    step = jax.jit(step)
+    if most > 1 and not slow_in_a_loop(step, state, batch):
+        return several_steps(step), most
+    return one_step(step), min(most, 1)
+
+
 def several_steps(step: Callable) -> Callable:
     """Makes `(state, batches, count) -> (state, metrics, taken)`: up to `count` steps in one program.
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pgm_jax import parallel
 from pgm_jax.core import checkpoint as checkpoints
-from pgm_jax.training.calls import PER_CALL, one_step, several_steps, slow_in_a_loop, split
+from pgm_jax.training.calls import PER_CALL, program_of, split
 from pgm_jax.training.feed import Feed
 from pgm_jax.training.preemption import Interrupted, StopRequest
 from pgm_jax.training.resume import resume, save
@@ -137,10 +137,8 @@ class _Run:
     def begin(self, number, per_call):
         """Draws the first batch and says how many steps a call may take."""
         self.drawn = [self.feed.draw(number)]
-        step = jax.jit(self.step)
-        alone = per_call == 1 or slow_in_a_loop(step, self.state, self.drawn[0])
-        self.program = one_step(step) if alone else several_steps(step)
-        return min(per_call, 1) if alone else per_call
+        self.program, most = program_of(self.step, self.state, self.drawn[0], per_call)
+        return most
 
     def compile(self, numbers, most):
         self.most = most

@@ -269,8 +269,10 @@ def test_a_step_whose_convolutions_a_loop_slows_takes_one_a_call(key, monkeypatc
     slow = jax.jit(training.train_step(_convolutional, optimiser))
     assert calls.slow_in_a_loop(slow, state, batch)
     assert not calls.slow_in_a_loop(jax.jit(_step()), _state(key), next(toys.Rows()))
+    assert calls.program_of(slow, state, batch)[1] == 1
+    assert calls.program_of(_step(), _state(key), next(toys.Rows()), 5)[1] == 5
     counts = []
-    monkeypatch.setattr(training.loop, "several_steps", lambda step: counts.append("several"))
+    monkeypatch.setattr(calls, "several_steps", lambda step: counts.append("several"))
     training.fit(
         _convolutional,
         optimiser,
