@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from pgm_jax.core.jaxprs import inner_jaxprs
 
 # Dense FLOP/s of one device (vendors' data sheets; H100 and A100 as SXM). float32 is what JAX's default precision
 # runs on: TF32 on NVIDIA, one bfloat16 pass on TPU. A device is found by the first name that its kind contains.
@@ -104,7 +105,7 @@ def _of_equation(equation):
         contracted = params["dimension_numbers"][0][0]
         size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         return 2 * math.prod(equation.outvars[0].aval.shape) * size
-    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner(params.values())]
+    inner = [_of_jaxpr(jaxpr) for jaxpr in inner_jaxprs(params.values())]
     if name == "cond":
         return max(inner, default=0)
     return sum(inner) * (params["length"] if name == "scan" else 1)
@@ -116,14 +117,3 @@ def _of_conv(equation):
     outputs = math.prod(equation.outvars[0].aval.shape)
     a_output = math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
     return 2 * outputs * a_output / math.prod(params["lhs_dilation"])
-
-
-def _inner(values):
-    """Yields the jaxprs among the parameters of an equation."""
-    for value in values:
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _inner(value)

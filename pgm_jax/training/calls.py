@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgm_jax.core.jaxprs import inner_jaxprs
+
 PER_CALL = 8
 """Optimiser steps in one call of the compiled program, where nothing else is said."""
 
@@ -20,11 +22,16 @@ def program_of(step: Callable, state, batch, most: int = PER_CALL) -> tuple[Call
 
     Returns:
         `several_steps` and `most`; or `one_step` and 1 where one is wanted or the step is `slow_in_a_loop`.
+
+    Raises:
+        ValueError: for a `most` below 1.
     """
+    if most < 1:
+        raise ValueError(f"per_call is the number of steps of one call and at least 1, got {most}")
     step = jax.jit(step)
     if most > 1 and not slow_in_a_loop(step, state, batch):
         return several_steps(step), most
-    return one_step(step), min(most, 1)
+    return one_step(step), 1
 
 
 def several_steps(step: Callable) -> Callable:
@@ -104,12 +111,7 @@ def split(first: int, last: int, stops, most: int) -> list[range]:
 
     Returns:
         List of ranges of step numbers.
-
-    Raises:
-        ValueError: for a `most` below 1.
     """
-    if most < 1:
-        raise ValueError(f"per_call is the number of steps of one call and at least 1, got {most}")
     found = []
     while first <= last:
         ends = [-(-first // stop) * stop for stop in stops]
@@ -121,13 +123,8 @@ def split(first: int, last: int, stops, most: int) -> list[range]:
 def _equations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation
-        for leaf in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
-            if _is_jaxpr(leaf):
-                yield from _equations(getattr(leaf, "jaxpr", leaf))
-
-
-def _is_jaxpr(value):
-    return hasattr(getattr(value, "jaxpr", value), "eqns")
+        for inner in inner_jaxprs(equation.params.values()):
+            yield from _equations(inner)
 
 
 def _needs_turning(equation):

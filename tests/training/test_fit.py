@@ -15,9 +15,10 @@ import optax
 import pytest
 import training_toys as toys
 
-from pgm_jax import parallel, training
+from pgm_jax import networks, parallel, processes, training
 from pgm_jax.core import checkpoint
-from pgm_jax.training import resume
+from pgm_jax.networks import convolution
+from pgm_jax.training import objectives, resume
 
 AVERAGE = toys.average(0.25)
 OPTIMISER = optax.sgd(0.05, momentum=0.9)
@@ -123,6 +124,44 @@ def test_steps_of_one_call_are_steps_of_many(tmp_path, whole, per_call):
     assert rows == [(5, 5), (9, 9)] and checkpoint.steps(tmp_path) == [3, 6, 9]
     with pytest.raises(ValueError, match="per_call is the number of steps of one call and at least 1, got 0"):
         _fit(9, per_call=0)
+
+
+def test_a_convolutional_run_in_pieces_is_the_run_in_one(tmp_path, monkeypatch):
+    """On one CPU, where its derivatives may stand in a loop; calls of three steps where the whole has eight."""
+    monkeypatch.setattr(convolution, "on_one_cpu", lambda: True)
+    network = networks.drunet(1, widths=(8, 16), encoder=(1, 1), decoder=(1,))
+    levels = objectives.levels.lognormal()
+    objective = objectives.denoising(processes.EDM(), network, processes.precondition.edm(), levels)
+    chosen = []
+    choose = training.loop.program_of
+
+    def seen(*arguments):
+        chosen.append(choose(*arguments))
+        return chosen[-1]
+
+    monkeypatch.setattr(training.loop, "program_of", seen)
+
+    def run(steps, **options):
+        batches = (
+            {"x0": np.random.default_rng(n).normal(size=(2, 16, 16, 1)).astype("f4")} for n in range(20)
+        )
+        mesh = parallel.make_mesh(devices=jax.devices()[:1])
+        state = training.fit(
+            objective,
+            OPTIMISER,
+            network.init,
+            batches,
+            key=jax.random.key(3),
+            steps=steps,
+            mesh=mesh,
+            **options,
+        )
+        return _numbers(state)
+
+    expected = run(9)
+    run(4, checkpoint=tmp_path, per_call=3)
+    chex.assert_trees_all_equal(run(9, checkpoint=tmp_path, per_call=3), expected)
+    assert [most for _, most in chosen] == [8, 3, 3]
 
 
 def _damage(path, step):
