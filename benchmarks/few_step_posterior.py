@@ -18,6 +18,7 @@ from held_out_brain import scans as brain_scans
 from held_out_chest import scans as chest_scans
 
 from pgm_jax import load_prior
+from pgm_jax.priors import prior_names
 from pgm_jax.recipes import ct, mri
 
 DRAWS = 4
@@ -67,7 +68,7 @@ def table(part, task, count):
     rows = {"levels": {steps: [round(v, 4) for v in found] for steps, found in levels.items()}}
     for name in PRIORS[part]:
         rows[f"{name}, 35"] = psnr(part, load_prior(name), test, chosen)
-        for steps, found in levels.items():
+        for steps, found in levels.items() if f"{name}-ect" in prior_names() else ():
             rows[f"{name}-ect, {steps}"] = psnr(part, load_prior(f"{name}-ect"), test, chosen, found)
     print(task, json.dumps(rows), flush=True)
     return rows

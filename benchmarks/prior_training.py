@@ -1,5 +1,6 @@
 """What the shipped priors share: PFGM++ at D = inf from nothing, then short runs at finite D, then runs that tune
-these for few steps (`--few ect`) or distil them (`--few ctm`), all resumable."""
+these for few steps (`--few ect`) or distil them (`--few ctm`), all resumable. The runs for few steps start from
+the shipped priors where the runs behind these are not there."""
 
 import argparse
 import json
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from pgm_jax import data, networks, samplers, training
+from pgm_jax import data, load_prior, networks, samplers, training
 from pgm_jax.core import checkpoint
 from pgm_jax.processes import PFGMpp, karras, precondition
 from pgm_jax.training import ema, objectives
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
         augment: `(key, x) -> x`.
         sources: name, share of the patches, and distance of their pixels in voxels.
         prepared: `name -> volume` for `data.Source`.
+        shipped: name of the shipped priors without the kind, such as "chest-ct".
     """
 
     network: dict[str, Any]
@@ -43,6 +45,7 @@ class Plan(NamedTuple):
     augment: Callable
     sources: tuple
     prepared: Callable
+    shipped: str
 
 
 # Easy consistency tuning: its steps cost 4/3 of a step of denoising, so 1100 of them are a tenth of the training.
@@ -121,7 +124,11 @@ def folder(out, D, start, few=None):
 
 
 def averaged(plan, out, D, start, few=None):
-    """The averaged parameters of a finished run."""
+    """The averaged parameters of a finished run; where there is none, those of the shipped prior that it made."""
+    if few is None and start == math.inf and not folder(out, D, start).exists():
+        prior = load_prior(f"{plan.shipped}-{'pfgmpp' if math.isfinite(D) else 'edm'}")
+        if float(prior.card["process"][1]["D"]) == D:
+            return prior.params
     network, _, optimiser, averages, _, _ = build(plan, D, start, few)
     shapes = jax.eval_shape(network_of(plan).init, jax.random.key(0))
     carry = jax.eval_shape(lambda given: first_state(plan, network, given, few)[1], shapes) if few else ()

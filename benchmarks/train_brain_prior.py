@@ -65,6 +65,7 @@ PLAN = Plan(
         ("pydeface-mean", 0.08, (1.2, 2.2)),
     ),
     prepared=prepared,
+    shipped="brain-t1",
 )
 
 

@@ -40,6 +40,7 @@ PLAN = Plan(
     augment=data.intensity((0.96, 1.04), (0.9, 1.1)),
     sources=(("chest-ct", 1.0, (1.15, 1.65)),),
     prepared=prepared,
+    shipped="chest-ct",
 )
 
 

@@ -35,7 +35,7 @@ PHOTONS = (2e3, 4e4)
 SIZES = (0.85, 1.0, 1.15)
 # ln(sigma): from what a hijack needs (.03 to .3) up to the noise from which the posterior is drawn.
 LEVELS = (-1.6, 1.6)
-STEPS = {"base": 2500, "tune": 600, "few": 600, "ddpm": 2000, "fast": 2000}
+STEPS = {"base": 2500, "tune": 600, "few": 600, "ddpm": 6000, "fast": 6000}
 RATES = {"base": 5e-4, "tune": 2e-4, "few": 5e-5, "ddpm": 1e-3, "fast": 1e-3}
 STAGES = 5
 NETWORK = networks.drunet(**PLAN.network, conditions=networks.Conditions(image=1))

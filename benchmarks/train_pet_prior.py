@@ -56,6 +56,7 @@ PLAN = Plan(
     # Pixels of 1.7 to 2.3 mm.
     sources=(("pycortex-s1", 0.65, (1.13, 1.55)), ("mni152", 0.35, (1.13, 1.55))),
     prepared=prepared,
+    shipped="brain-pet",
 )
 
 

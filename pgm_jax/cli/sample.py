@@ -36,6 +36,8 @@ class Request(NamedTuple):
         step: checkpoint, or None.
         process: process that the prior must have, or None.
         D: dimension that it must have, or None.
+        label: entry of the training's data whose class is drawn, or None.
+        guidance: scale of the guidance by it, or None.
     """
 
     source: str
@@ -49,6 +51,8 @@ class Request(NamedTuple):
     step: int | None = None
     process: str | None = None
     D: float | None = None
+    label: str | None = None
+    guidance: float | None = None
 
 
 def run_sample(request) -> None:
@@ -69,7 +73,8 @@ def run_sample(request) -> None:
         raise ValueError(f"--out {out} is a file: give a folder")
     mesh = make_mesh()
     trained = _of_run(request, mesh) if Path(request.source).is_dir() else _shipped(request)
-    system = generation.build(trained.config, sampler=request.sampler, steps=request.steps)
+    names = ("sampler", "steps", "label", "guidance")
+    system = generation.build(trained.config, **{name: getattr(request, name) for name in names})
     writable(out / "samples.npy")
     console.print(f"{request.source}: {trained.average} after {trained.step} steps, {_name(trained.config)}")
     images, timing = _draw(request, system, trained.params, mesh, console)
@@ -151,6 +156,8 @@ def _record(request, trained, mesh, timing):
         "count": request.count,
         "sampler": request.sampler or (generation.SAMPLER if plain else trained.config.objective),
         "steps": request.steps or (generation.STEPS if plain else generation.FEW_STEPS),
+        "label": request.label,
+        "guidance": request.guidance,
         "sigma_min": config["sigma_min"],
         "sigma_max": config["sigma_max"],
         "seed": request.seed,

@@ -73,6 +73,8 @@ def _sample_verb(tyro):
         step: int | None = None,
         process: str | None = None,
         D: float | None = None,
+        label: str | None = None,
+        guidance: float | None = None,
     ) -> None:
         """Draw images from a trained prior.
 
@@ -88,10 +90,16 @@ def _sample_verb(tyro):
             step: checkpoint to use; None is the latest.
             process: refuse a prior of another process.
             D: refuse a prior of another D.
+            label: entry of the training's data whose class is drawn, for a prior trained with --classes.
+            guidance: scale of the guidance by that class; None is 1, or the middle of those that lcd distilled.
         """
         from pgm_jax.cli.sample import Request, run_sample
 
-        run_sample(Request(source, out, count, steps, sampler, seed, batch, average, step, process, D))
+        run_sample(
+            Request(
+                source, out, count, steps, sampler, seed, batch, average, step, process, D, label, guidance
+            )
+        )
 
     return sample
 

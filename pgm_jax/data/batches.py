@@ -128,6 +128,7 @@ def patches(
     *,
     seed: int,
     weights=None,
+    labels=None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Batches:
@@ -142,16 +143,17 @@ def patches(
         patch: spatial shape of a patch, such as (height, width).
         seed: seed of the draws, not negative.
         weights: (images,) relative chance of each image; by default all are the same.
+        labels: (images,) integers, the class of each image, or None.
         process_index: number of this process; by default `jax.process_index()`.
         process_count: number of processes; by default `jax.process_count()`.
 
     Returns:
-        `Batches`, an iterator of `{"x0": (size / process_count, *patch, channel)}`; an epoch is as many
-        samples as there are images.
+        `Batches`, an iterator of `{"x0": (size / process_count, *patch, channel)}`, with labels beside
+        `"cond": {"class": (size / process_count,)}`; an epoch is as many samples as there are images.
 
     Raises:
         ValueError: if there is no image, one is smaller than the patch or of another kind than the first, the
-            weights do not fit, or the processes do not divide the size.
+            weights or labels do not fit, or the processes do not divide the size.
     """
     patch = tuple(patch)
     images = [_with_channel(image, patch) for image in images]
@@ -163,6 +165,9 @@ def patches(
         raise ValueError(
             f"patches: weights {weights.shape} for {len(images)} images: give each one, 0 or more"
         )
+    labels = None if labels is None else np.asarray(labels, np.int32)
+    if labels is not None and labels.shape != (len(images),):
+        raise ValueError(f"patches: labels {labels.shape} for {len(images)} images: give each one")
     bounds = np.cumsum(weights) / weights.sum()
     places = np.array([image.shape[:-1] for image in images]) - np.array(patch) + 1
 
@@ -174,7 +179,8 @@ def patches(
         chosen = np.minimum(np.searchsorted(bounds, uniform[:, 0], side="right"), len(images) - 1)
         start = (uniform[:, 1 : 1 + len(patch)] * places[chosen]).astype(int)
         windows = (tuple(map(slice, first, first + patch)) for first in start)
-        return {"x0": np.stack([images[i][window] for i, window in zip(chosen, windows, strict=True)])}
+        found = {"x0": np.stack([images[i][window] for i, window in zip(chosen, windows, strict=True)])}
+        return found if labels is None else found | {"cond": {"class": labels[chosen]}}
 
     return Batches(draw, size, process_rows(size, process_index, process_count), len(images))
 

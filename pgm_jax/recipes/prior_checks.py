@@ -10,12 +10,12 @@ _CHOICES = {
     "parameterisation": ("edm", "trigflow", "noise", "v", "x0", "velocity"),
     "weighting": ("output", "simple", "min_snr", "v", "edm", "x0", "likelihood"),
     "levels": ("lognormal", "uniform"),
-    "objective": ("denoising", "ect", "ict", "cd", "ctm", "scm", "meanflow"),
+    "objective": ("denoising", "ect", "ict", "cd", "lcd", "ctm", "scm", "meanflow"),
     "network": ("unet", "ddpmpp", "ncsnpp", "adm", "dit", "drunet"),
     "precision": ("float32", "bfloat16"),
     "decay": ("constant", "cosine"),
 }
-_RANGES = ("zoom", "gain", "gamma")
+_RANGES = ("zoom", "gain", "gamma", "guided")
 # What `generation.measured` fills in where it is None.
 MEASURED = ("level_mean", "level_std", "sigma_data", "sigma_min", "sigma_max")
 _POSITIVE = ("shrink", "channels", "batch", "steps", "stages", "accumulate", "rate", "clip", "mesh_fsdp")
@@ -81,10 +81,21 @@ def _check_pairs(config):
         raise ValueError(f"uniform levels need an end of time, which {config.process} has not: use lognormal")
     if config.weighting == "likelihood" and config.process == "pfgmpp" and math.isfinite(config.D):
         raise ValueError("likelihood weighting holds for Normal noise, not at a finite D: use output or edm")
+    _check_classes(config)
     _check_few_steps(config)
     low, high = config.sigma_min, config.sigma_max
     if low is not None and high is not None and not low < high:
         raise ValueError(f"sigma_min {low} must be below sigma_max {high}")
+
+
+def _check_classes(config):
+    if config.classes and len(config.data) < 2:
+        raise ValueError("classes tells entries of data apart, and there is one: give two or more")
+    if config.classes != (config.objective == "lcd") and config.objective != "denoising":
+        told = "needs" if config.objective == "lcd" else "does not know"
+        raise ValueError(
+            f"objective {config.objective} {told} classes: lcd distils a run of denoising with classes"
+        )
 
 
 def _check_few_steps(config):
@@ -101,7 +112,7 @@ def _check_few_steps(config):
         raise ValueError(
             f"objective {name} has its own weighting: leave weighting output and levels lognormal"
         )
-    if name in ("ect", "cd", "ctm") and config.start is None:
+    if name in ("ect", "cd", "lcd", "ctm") and config.start is None:
         raise ValueError(
             f"objective {name} needs trained weights: give start, the folder of a run of denoising"
         )
@@ -109,7 +120,3 @@ def _check_few_steps(config):
         raise ValueError(f"steps is {config.steps}: ict doubles its levels seven times, give at least 8")
     if config.knots < 6:
         raise ValueError(f"knots is {config.knots}: give 6 or more")
-    if config.network == "drunet" and name in ("ctm", "meanflow"):
-        raise ValueError(
-            f"objective {name} tells the network its target, which drunet does not hear: use unet"
-        )

@@ -37,10 +37,12 @@ class PriorConfig:
         parameterisation: what the network predicts: edm (preconditioned), trigflow, noise, v, x0 or velocity.
         weighting: output (unit weight on the network's output), simple, min_snr, v, edm, x0, likelihood.
         levels: law of the training levels: lognormal (of sigma / alpha) or uniform (in the time of vp, ve, flow).
-        objective: denoising; for few steps ect, ict, cd, ctm, scm (with trigflow) or meanflow.
-        start: folder of the run whose weights are tuned (ect) or distilled (cd, ctm, scm); None is no run.
+        classes: tell the network of which entry of `data` an image is, nine times in ten; see `pgm sample --label`.
+        objective: denoising; for few steps ect, ict, cd, lcd (with classes), ctm, scm (with trigflow) or meanflow.
+        start: folder of the run whose weights are tuned (ect) or distilled (cd, lcd, ctm, scm); None is no run.
         stages: stages of ect, in each of which pairs of levels come twice as close.
-        knots: levels of the grid of cd and ctm.
+        knots: levels of the grid of cd, lcd and ctm.
+        guided: smallest and largest scale of guidance by the class that lcd distils.
         level_mean: mean of ln(sigma / alpha); None is measured.
         level_std: deviation of ln(sigma / alpha); None is 1.2.
         sigma_data: deviation of the data per real component; None is measured.
@@ -80,10 +82,12 @@ class PriorConfig:
     parameterisation: str = "edm"
     weighting: str = "output"
     levels: str = "lognormal"
+    classes: bool = False
     objective: str = "denoising"
     start: str | None = None
     stages: int = 8
     knots: int = 18
+    guided: tuple[float, float] = (1.0, 4.0)
     level_mean: float | None = None
     level_std: float | None = None
     sigma_data: float | None = None

@@ -226,6 +226,8 @@ def test_data_that_changed_under_a_run_are_refused(whole, capsys, tmp_path, monk
         (["--steps", "0"], "steps"),
         (["--count", "0"], "count and batch are at least 1"),
         (["--step", "7"], "7 does not exist; complete steps: [20]"),
+        (["--label", "dark"], "label is 'dark', and this prior was trained without classes"),
+        (["--guidance", "2"], "beside the label of a class that it guides to"),
     ],
 )
 def test_samples_that_cannot_be_drawn_are_refused(words, message, whole, capsys, tmp_path):

@@ -136,7 +136,6 @@ def test_another_teacher_is_refused(fields, told, base):
         ({"objective": "ict", "weighting": "edm"}, "its own weighting"),
         ({"objective": "cd", "start": "x", "knots": 3}, "knots is 3"),
         ({"objective": "scm", "start": "x"}, "parameterisation trigflow"),
-        ({"objective": "meanflow", "network": "drunet", "options": {}}, "use unet"),
         ({"objective": "ict", "steps": 7}, "at least 8"),
         ({"objective": "fast"}, "choose one of"),
     ],
@@ -144,6 +143,29 @@ def test_another_teacher_is_refused(fields, told, base):
 def test_impossible_configurations_are_refused(fields, told):
     with pytest.raises(ValueError, match=told):
         prior_config.check(dataclasses.replace(BASE, data=("x",), **fields))
+
+
+@pytest.mark.parametrize("network", ["unet", "drunet", "dit"])
+def test_every_network_hears_the_target_of_a_jump(network):
+    from pgm_jax.recipes.generation.learned_prior import network_of
+
+    options = {
+        "unet": UNET,
+        "drunet": {"widths": (8,), "encoder": (1,), "decoder": (), "embedding": 8},
+        "dit": {"width": 16, "depth": 1, "heads": 2, "patch": 4},
+    }
+    config = dataclasses.replace(
+        BASE, data=("x",), objective="meanflow", network=network, options=options[network]
+    )
+    prior_config.check(config)
+    net = network_of(config)
+    params = jax.tree.map(
+        lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, leaf.dtype),
+        jax.eval_shape(net.init, jax.random.key(0)),
+    )
+    told = lambda v: {"vector": jnp.full((1, 16), v)}
+    out = [net.apply(params, jnp.ones((1, 8, 8, 1)), jnp.zeros(1), told(v)) for v in (0.0, 1.0)]
+    assert float(jnp.abs(out[0] - out[1]).max()) > 1e-4
 
 
 def test_a_sampler_is_not_named_for_few_steps():

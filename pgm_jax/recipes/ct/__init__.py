@@ -14,6 +14,7 @@ from pgm_jax.recipes.ct.low_dose import (
     condition as condition,
     hijack_settings as hijack_settings,
     hijacked as hijacked,
+    low_dose_image as low_dose_image,
     low_dose_pair as low_dose_pair,
     posterior_images as posterior_images,
 )

@@ -14,12 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgm_jax import guidance, samplers
+from pgm_jax.operators import Diagonal, FiniteDifference, stack
 from pgm_jax.processes import karras
 from pgm_jax.recipes.ct.chest import Settings, baseline
 from pgm_jax.recipes.ct.scan import Task, chest_scan
 from pgm_jax.recipes.tuned import tuned_settings
+from pgm_jax.reconstruction import cgls
 
 VIEWS = 120
+# Of the low-dose image, chosen on the validation person: 1.7 and .8 dB above FBP at 4,000 and 20,000 photons.
+ROUGHNESS, ROUNDS = 30.0, 15
 
 
 class Hijack(NamedTuple):
@@ -53,8 +57,29 @@ def hijack_settings(task: str) -> Hijack:
     return tuned_settings(__package__, "low_dose.json", Hijack, task)
 
 
+def low_dose_image(scan):
+    """Reconstructs the image that is denoised: penalised weighted least squares, 15 conjugate gradients from FBP.
+
+    `|W^(1/2) (A x - y)|^2 / 2 + roughness |grad x|^2 / 2`, W the inverse variances of the line integrals. FBP does
+    not tell a starved ray from a good one, so its streaks hide what the other rays have seen; this image keeps it,
+    and a network that reads the image can use it.
+
+    Args:
+        scan: `ChestScan`.
+
+    Returns:
+        (height, width, 1) attenuation relative to water, 0 or more.
+    """
+    root = jnp.sqrt(scan.weights)
+    slopes = FiniteDifference(scan.truth.shape)
+    operator = stack(Diagonal(root) @ scan.operator, ROUGHNESS**0.5 * slopes)
+    measured = (root * scan.y, jnp.zeros(slopes.range.shape))
+    first = baseline("fbp", scan, Settings(filter="hann", cutoff=1.0))
+    return jnp.maximum(cgls(operator, measured, ROUNDS, x_init=first)[0], 0.0)
+
+
 def low_dose_pair(key, fine, pixel, photons):
-    """Simulates a low-dose image of a slice, 120 views and Hann's window, and returns it beside the truth.
+    """Simulates the low-dose image of a slice from 120 views, and returns it beside the truth.
 
     Args:
         key: PRNG key of the photons.
@@ -63,10 +88,10 @@ def low_dose_pair(key, fine, pixel, photons):
         photons: photons of a ray without an object; may be traced.
 
     Returns:
-        `(low, truth)`, each (256, 256, 1) relative to water, low clipped at 0.
+        `(low, truth)`, each (256, 256, 1) relative to water, low as `low_dose_image` makes it.
     """
     scan = chest_scan(key, fine, pixel, Task(VIEWS, 180.0, photons))
-    return baseline("fbp", scan, Settings(filter="hann", cutoff=1.0)), scan.truth
+    return low_dose_image(scan), scan.truth
 
 
 def hijacked(key, prior, low, chosen: Hijack):

@@ -1,5 +1,10 @@
 """Generation recipes (review 3.2): priors learned from images alone."""
 
+from pgm_jax.recipes.generation.drawing import (
+    SAMPLER as SAMPLER,
+    SAMPLERS as SAMPLERS,
+    STEPS as STEPS,
+)
 from pgm_jax.recipes.generation.exported import export as export, load_exported as load_exported
 from pgm_jax.recipes.generation.fast_ddpm import (
     TimeGrid as TimeGrid,
@@ -15,14 +20,12 @@ from pgm_jax.recipes.generation.few_steps import (
     started as started,
 )
 from pgm_jax.recipes.generation.images import (
+    Slices as Slices,
     image_batches as image_batches,
     measured as measured,
     read_images as read_images,
 )
 from pgm_jax.recipes.generation.learned_prior import (
-    SAMPLER as SAMPLER,
-    SAMPLERS as SAMPLERS,
-    STEPS as STEPS,
     build as build,
     draw_batch as draw_batch,
     network_of as network_of,

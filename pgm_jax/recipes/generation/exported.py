@@ -26,7 +26,7 @@ def export(trained: Trained, path, **card) -> None:
         **card: further entries of the card: people, licence, limits.
 
     Raises:
-        ValueError: if the network is not preconditioned as EDM's, which prior files are.
+        ValueError: if the network is not preconditioned as EDM's, which prior files are, or is one of lcd.
         PriorError: if a parameter is not finite.
     """
     config = trained.config
@@ -35,12 +35,17 @@ def export(trained: Trained, path, **card) -> None:
             f"a prior file holds networks with parameterisation edm, and this run has {config.parameterisation}: "
             "keep the run itself, which `pgm sample` reads too"
         )
+    if config.objective == "lcd":
+        raise ValueError(
+            "a prior file holds no scale of guidance, which a network of lcd is told: keep the run itself, which "
+            "`pgm sample` reads"
+        )
     window = "99.5th percentile" if config.window is None else "{:g} to {:g} as 0 to 1".format(*config.window)
     values = prior_config.to_json(config)
     options = {"channels": channels_seen(config), **values["options"]}
-    told = few_steps.told_conditions(config)
-    if told:
-        options["conditions"] = {"vector": told}
+    told = few_steps.conditions_of(config)
+    if any(told):
+        options["conditions"] = {name: size for name, size in told._asdict().items() if size}
     if config.objective != "denoising":
         card = {"objective": config.objective, "boundary": config.sigma_min} | card
     card = {

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 
 from pgm_jax.core import Network, Objective
-from pgm_jax.networks import TARGET_FEATURES, as_denoiser, as_jump_denoiser, grow
+from pgm_jax.networks import TARGET_FEATURES, Conditions, as_denoiser, as_jump_denoiser, grow
 from pgm_jax.priors import JUMPS
 from pgm_jax.processes import few_step_grid, karras, precondition
 from pgm_jax.recipes import prior_config
+from pgm_jax.recipes.generation import classes
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig
 from pgm_jax.samplers import consistency, ctm, heun, sample_one
 from pgm_jax.training import objectives
@@ -21,13 +22,23 @@ FEW_STEPS = 2
 """Steps that a few-step prior takes where no number is asked for."""
 
 # Objectives that distil the weights they start from; scm can do without.
-DISTILLED = ("cd", "ctm", "scm")
-# Of CTM's and consistency distillation's averaged targets, as published.
-_RATES = {"cd": 0.95, "ctm": 0.999}
+DISTILLED = ("cd", "lcd", "ctm", "scm")
+# Of the averaged targets, as published.
+_RATES = {"cd": 0.95, "lcd": 0.95, "ctm": 0.999}
 # Steps over those in which the tangent of scm is warmed up, 10,000 of 100,000 or more as published.
 _WARMUP = 10
 # What the weights that a run starts from must have been trained for.
-_ALIKE = ("process", "D", "channels", "complex", "network", "options", "parameterisation", *MEASURED)
+_ALIKE = (
+    "process",
+    "D",
+    "channels",
+    "complex",
+    "classes",
+    "network",
+    "options",
+    "parameterisation",
+    *MEASURED,
+)
 
 
 class Start(NamedTuple):
@@ -60,7 +71,7 @@ def started(config: PriorConfig, start: PriorConfig | None) -> PriorConfig:
     open_fields = {name: getattr(start, name) for name in MEASURED if getattr(config, name) is None}
     config = dataclasses.replace(config, **open_fields)
     ours, theirs = prior_config.to_json(config), prior_config.to_json(start)
-    for name in _ALIKE:
+    for name in (*_ALIKE, "data") if config.classes else _ALIKE:
         if ours[name] != theirs[name]:
             raise ValueError(
                 f"{config.start} was trained with {name} = {theirs[name]}, and this run has {name} = {ours[name]}: "
@@ -100,7 +111,7 @@ def parameterisation_of(config: PriorConfig, plain: Callable) -> Callable:
     Returns:
         `(process, t) -> Coefficients`.
     """
-    if config.objective in ("ict", "cd"):
+    if config.objective in ("ict", "cd", "lcd"):
         return precondition.consistency(config.sigma_data, config.sigma_min)
     return plain
 
@@ -124,6 +135,8 @@ def objective_of(
     law = levels.lognormal(config.level_mean, config.level_std)
     span = (config.sigma_min, config.sigma_max)
     taught = objectives.Teacher(teacher, plain, heun())
+    if config.objective == "lcd":
+        taught = taught._replace(scales=config.guided, null=classes.null(config))
     rate = curricula.constant(_RATES[config.objective]) if config.objective in _RATES else None
     if config.objective == "ect":
         stage = curricula.stages(max(1, config.steps // config.stages), config.stages - 1)
@@ -133,7 +146,7 @@ def objective_of(
             curricula.doubling(config.steps), *span, emphasis=(config.level_mean, config.level_std)
         )
         return objectives.consistency_training(process, network, own, grid)
-    if config.objective == "cd":
+    if config.objective in ("cd", "lcd"):
         grid = gaps.on_grid(config.knots, *span)
         return objectives.consistency_distillation(process, network, own, grid, taught, rate=rate)
     if config.objective == "ctm":
@@ -170,7 +183,9 @@ def first_state(config: PriorConfig, network: Network, teacher: Network, start: 
     return params, objectives.carry_of(target, taught if distilled else None)
 
 
-def draw_one(config: PriorConfig, process, network: Network, plain: Callable, steps: int) -> Callable:
+def draw_one(
+    config: PriorConfig, process, network: Network, plain: Callable, steps: int, condition: Callable
+) -> Callable:
     """Makes the sampler of a few-step prior: multistep consistency, or jumps.
 
     The levels of multistep consistency are those of `processes.few_step_grid`; jumps go along Karras' grid to
@@ -182,6 +197,7 @@ def draw_one(config: PriorConfig, process, network: Network, plain: Callable, st
         network: its network.
         plain: the parameterisation of the configuration.
         steps: evaluations of the network.
+        condition: `key -> cond` of an image, see `classes.asked`.
 
     Returns:
         `(key, params, shape, dtype) -> image`.
@@ -201,19 +217,21 @@ def draw_one(config: PriorConfig, process, network: Network, plain: Callable, st
 
     def draw(key, params, shape, dtype):
         return sample_one(
-            key, sampler, make(network, params, process, own), process, grid, shape=shape, dtype=dtype
-        )
+            key, sampler, make(network, params, process, own), process, grid, shape=shape, dtype=dtype,
+            cond=condition(key),
+        )  # fmt: skip
 
     return draw
 
 
-def told_conditions(config: PriorConfig):
-    """Returns the length of the vector that the network is told: that of the target where the objective has one.
+def conditions_of(config: PriorConfig) -> Conditions:
+    """Returns what the network is told: the target of a jump, the scale of a distilled guidance, the class.
 
     Args:
         config: the configuration.
 
     Returns:
-        The length, or 0.
+        `networks.Conditions`.
     """
-    return TARGET_FEATURES if config.objective in JUMPS else 0
+    told = TARGET_FEATURES if config.objective in (*JUMPS, "lcd") else 0
+    return Conditions(vector=told, classes=len(config.data) if config.classes else 0)

@@ -20,7 +20,19 @@ _MEASURED_ON = 256
 _USUAL = (0.05, 20.0)
 
 
-def read_images(config: PriorConfig, progress: Callable[[str], None] | None = None) -> list[np.ndarray]:
+class Slices(list):
+    """Slices of a configuration, with the number of the entry of its `data` that each is of.
+
+    Attributes:
+        entries: (n,) int32.
+    """
+
+    def __init__(self, slices, entries):
+        super().__init__(slices)
+        self.entries = np.asarray(entries, np.int32)
+
+
+def read_images(config: PriorConfig, progress: Callable[[str], None] | None = None) -> Slices:
     """Reads the data of a configuration: axial slices with enough anatomy, scaled, shrunk and framed.
 
     Args:
@@ -28,7 +40,7 @@ def read_images(config: PriorConfig, progress: Callable[[str], None] | None = No
         progress: called with one line where something is downloaded.
 
     Returns:
-        Slices (height, width, channel), float32 or complex64: all of `config.size` where framing is "whole", at
+        `Slices` (height, width, channel), float32 or complex64: all of `config.size` where framing is "whole", at
         least of that size where it is "patches".
 
     Raises:
@@ -40,7 +52,9 @@ def read_images(config: PriorConfig, progress: Callable[[str], None] | None = No
     if len(units) > 1:
         held = ", ".join(f"{name} in {unit}" for unit, name in units.items())
         raise data.DataError(f"data of different units ({held}): train on one kind")
-    return [image for volume in volumes for image in _slices(volume, config)]
+    parts = [_slices(volume, config) for volume in volumes]
+    entries = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return Slices([image for part in parts for image in part], entries)
 
 
 def image_batches(config: PriorConfig, images) -> data.Batches:
@@ -51,14 +65,22 @@ def image_batches(config: PriorConfig, images) -> data.Batches:
         images: what `read_images` returned.
 
     Returns:
-        Iterator of `{"x0": (batch, *size, channels)}`.
+        Iterator of `{"x0": (batch, *size, channels)}`, with `"cond": {"class": (batch,)}` for a prior of classes.
 
     Raises:
-        ValueError: if the processes do not divide the batch.
+        ValueError: if the processes do not divide the batch, or images of a prior of classes are not `Slices`.
     """
-    if config.framing == "whole":
-        return data.batches({"x0": np.stack(images)}, config.batch, seed=config.seed)
-    return data.patches(images, config.batch, config.size, seed=config.seed)
+    labels = None
+    if config.classes:
+        labels = getattr(images, "entries", None)
+        if labels is None:
+            raise ValueError(
+                "classes needs to know of which entry of data an image is: pass what read_images returns"
+            )
+    if config.framing == "patches":
+        return data.patches(images, config.batch, config.size, seed=config.seed, labels=labels)
+    told = {} if labels is None else {"cond": {"class": labels}}
+    return data.batches({"x0": np.stack(images)} | told, config.batch, seed=config.seed)
 
 
 def measured(config: PriorConfig, images) -> PriorConfig:

@@ -9,31 +9,22 @@ import jax.numpy as jnp
 
 from pgm_jax import data, networks
 from pgm_jax.core import Network, Precision, System, sample_key
-from pgm_jax.networks import as_denoiser
 from pgm_jax.processes import (
     EDM,
     VE,
     VP,
     FlowMatching,
     PFGMpp,
-    karras,
     precondition,
     predict_noise,
     predict_v,
     predict_velocity,
     predict_x0,
 )
-from pgm_jax.recipes.generation import few_steps
+from pgm_jax.recipes.generation import classes, drawing, few_steps
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig, check
-from pgm_jax.samplers import ddim, dpmpp_2m, heun, sample_one
 from pgm_jax.training import objectives
 from pgm_jax.training.objectives import levels, weighting
-
-SAMPLERS = {"heun": heun, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
-"""Samplers of the probability-flow ODE by name; all are deterministic given their start, as finite D needs."""
-
-SAMPLER, STEPS = "heun", 18
-"""Sampler of a prior that is not for few steps, and its steps, where none are named."""
 
 _PROCESSES = {
     "edm": lambda config: EDM(),
@@ -82,7 +73,14 @@ _NETWORKS = {
 _FIXED = ("out_channels", "dims", "conditions", "precision", "outputs")
 
 
-def build(config: PriorConfig, *, sampler: str | None = None, steps: int | None = None) -> System:
+def build(
+    config: PriorConfig,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    label: str | None = None,
+    guidance: float | None = None,
+) -> System:
     """Builds the parts of a prior; nothing is compiled.
 
     Args:
@@ -90,6 +88,8 @@ def build(config: PriorConfig, *, sampler: str | None = None, steps: int | None 
         sampler: name of a sampler of `SAMPLERS`, for `draw`; by default heun, or what a few-step objective is for.
         steps: sampler steps of `draw`, on Karras' grid from sigma_max to sigma_min and 0; 18 by default, and 2 of
             a few-step prior, see `few_steps.draw_one`.
+        label: entry of the data whose class is drawn, for a prior of classes; see `classes.asked`.
+        guidance: scale of the guidance by it.
 
     Returns:
         `System` without a representation. `objective` takes batches of `image_batches`; `draw(key, params, None)`
@@ -97,7 +97,7 @@ def build(config: PriorConfig, *, sampler: str | None = None, steps: int | None 
 
     Raises:
         ValueError: for a field that is unknown or impossible, an option that the network does not have, a size
-            of image that it cannot take, or a sampler or number of steps that does not exist.
+            of image that it cannot take, a sampler or number of steps that does not exist, or as `classes.asked`.
     """
     check(config)
     empty = [name for name in MEASURED if getattr(config, name) is None]
@@ -107,39 +107,20 @@ def build(config: PriorConfig, *, sampler: str | None = None, steps: int | None 
         )
     process, network = _PROCESSES[config.process](config), network_of(config)
     plain = _PARAMETERISATIONS[config.parameterisation](config)
-    draw = _draw(config, process, network, plain, sampler, steps)
+    told = classes.asked(config, label, guidance)
+    draw = drawing.image_draw(config, process, network, plain, sampler, steps, told)
     if config.objective == "denoising":
         law, weight = _LEVELS[config.levels](config), _WEIGHTINGS[config.weighting](config)
-        objective = objectives.denoising(process, network, plain, law, weight, stratified=True)
+        dropped = (
+            {"condition_dropout": classes.DROPPED, "null": classes.null(config)} if config.classes else {}
+        )
+        objective = objectives.denoising(process, network, plain, law, weight, stratified=True, **dropped)
     else:
         objective = few_steps.objective_of(config, process, network, teacher_of(config), plain)
     changes = _augmentations(config)
     if changes:
         objective = objectives.augmented(data.compose(*changes), objective)
     return System(process, network, objective, None, draw)
-
-
-def _draw(config, process, network, plain, sampler, steps):
-    """The function that draws one image: of the objective's own kind, or of the sampler that is named."""
-    shape = (*config.size, config.channels)
-    dtype = jnp.complex64 if config.complex else jnp.float32
-    few = config.objective != "denoising"
-    if sampler is not None and (sampler not in SAMPLERS or few):
-        known = "leave it out for a few-step prior" if few else f"choose one of {', '.join(SAMPLERS)}"
-        raise ValueError(f"sampler is {sampler!r}: {known}")
-    if few:
-        one = few_steps.draw_one(
-            config, process, network, plain, few_steps.FEW_STEPS if steps is None else steps
-        )
-        return lambda key, params, inputs=None: one(key, params, shape, dtype)
-    grid = karras(STEPS if steps is None else steps, config.sigma_min, config.sigma_max, process=process)
-    method = SAMPLERS[sampler or SAMPLER]()
-
-    def draw(key, params, inputs=None):
-        denoise = as_denoiser(network, params, process, plain)
-        return sample_one(key, method, denoise, process, grid, shape=shape, dtype=dtype)
-
-    return draw
 
 
 def teacher_of(config: PriorConfig) -> Network:
@@ -184,7 +165,7 @@ def network_of(config: PriorConfig) -> Network:
         config: the configuration.
 
     Returns:
-        `Network` without conditions but the target of a jump; complex images have two channels each.
+        `Network` with the conditions of `few_steps.conditions_of`; complex images have two channels each.
 
     Raises:
         ValueError: for an option that the network does not have, or a size of image that it cannot take.
@@ -194,9 +175,9 @@ def network_of(config: PriorConfig) -> Network:
     chosen = {name: _option(config.network, name, value, known) for name, value in config.options.items()}
     compute = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
     channels = channels_seen(config)
-    told = few_steps.told_conditions(config)
-    if told:
-        chosen["conditions"] = networks.Conditions(vector=told)
+    conditions = few_steps.conditions_of(config)
+    if any(conditions):
+        chosen["conditions"] = conditions
     network = make(channels, precision=Precision(compute=compute), **chosen)
     _check_size(config, network, channels)
     return network
@@ -249,7 +230,7 @@ def _option(network, name, value, known):
 def _check_size(config, network, channels):
     x = jax.ShapeDtypeStruct((1, *config.size, channels), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0))
-    told = few_steps.told_conditions(config)
+    told = few_steps.conditions_of(config).vector
     cond = {"vector": jax.ShapeDtypeStruct((1, told), jnp.float32)} if told else None
     try:
         jax.eval_shape(network.apply, params, x, jax.ShapeDtypeStruct((1,), jnp.float32), cond)
