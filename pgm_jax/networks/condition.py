@@ -78,13 +78,14 @@ class Conditioning(nnx.Module):
 
     def __init__(self, conditions, features, rngs, *, precision=FULL):
         self.conditions, self.features, self.precision = conditions, features, precision
-        normal = lambda shape: nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, precision.param))
+        normal = lambda shape, std: nnx.Param(std * jax.random.normal(rngs.params(), shape, precision.param))
         if conditions.classes:
-            self.table = normal((conditions.classes + 1, features))
+            # As large as the embedding of time: classes are told apart from the first steps on (ADM).
+            self.table = normal((conditions.classes + 1, features), 1.0)
         if conditions.vector:
             self.vector = Linear(conditions.vector, features, rngs, precision=precision)
         if conditions.tokens:
-            self.token = normal((conditions.tokens,))
+            self.token = normal((conditions.tokens,), 0.02)
 
     def __call__(self, x, cond=None):
         """Returns the `Conditioned` of x (b, *spatial, c) and cond; raises ValueError for a wrong cond."""
