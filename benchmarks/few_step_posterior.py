@@ -22,10 +22,10 @@ from pgm_jax.priors import prior_names
 from pgm_jax.recipes import ct, mri
 
 DRAWS = 4
-FIRST, RATIO = (0.15, 0.4, 0.8), (0.15, 0.4)
+FIRST, RATIO = {"chest": (0.15, 0.4, 0.8), "brain": (0.04, 0.1, 0.25)}, (0.15, 0.4)
 TASKS = {"chest": ("views_23", "views_60", "photons_4000"), "brain": (4, 8)}
 PEOPLE = {"chest": (("lung1",), "lung2"), "brain": (("brain1", "brain2"), "colin27")}
-PRIORS = {"chest": ("chest-ct-pfgmpp", "chest-ct-edm"), "brain": ("brain-t1-pfgmpp", "brain-t1-edm")}
+PRIORS = {"chest": ("chest-ct-pfgmpp", "chest-ct-edm"), "brain": ("brain-t1-pfgmpp",)}
 
 
 def draws_of(part, prior, scan, chosen, levels, number):
@@ -63,7 +63,7 @@ def table(part, task, count):
     # Levels are chosen with the first prior, and serve the other too.
     tuned = load_prior(f"{PRIORS[part][0]}-ect")
     score = lambda levels: psnr(part, tuned, validation, chosen, levels)["mean"]
-    tried = lambda steps: sorted({ladder(f, r, steps) for f in FIRST for r in RATIO})
+    tried = lambda steps: sorted({ladder(f, r, steps) for f in FIRST[part] for r in RATIO})
     levels = {steps: max(tried(steps), key=score) for steps in (1, 2, 4)}
     rows = {"levels": {steps: [round(v, 4) for v in found] for steps, found in levels.items()}}
     for name in PRIORS[part]:

@@ -116,7 +116,8 @@ def posterior_draws(key, prior, scan, chosen, levels=None):
     Each step corrects the network's clean image by conjugate gradients on
     `|v - x0|^2 / (2 trust sigma^2) + |A v - y|^2 / (2 noise_std^2)`, the annealed weight of Zhu et al. 2023
     (DiffPIR, Eq. 12), and perturbs the result to the next level with new noise, which is valid at every D. It
-    starts at `sigma_max` around the CG-SENSE image.
+    starts at `sigma_max` around the CG-SENSE image, and with levels of its own around the TV image: a few steps
+    cannot take out the aliasing of the former.
 
     Args:
         key: PRNG key.
@@ -135,7 +136,7 @@ def posterior_draws(key, prior, scan, chosen, levels=None):
     if levels is not None:
         grid = subset(np.append(np.asarray(levels, np.float64), 0.0))
     process, denoise = prior.process, prior.denoiser()
-    start = cg_sense(scan.operator, scan.y, chosen.cg_steps)[0]
+    start = reconstruct("cg_sense" if levels is None else "tv", chosen)(key, None, scan)[0]
 
     def draw(key):
         key_start, key_sample = jax.random.split(key)
