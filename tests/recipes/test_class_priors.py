@@ -1,12 +1,12 @@
 """Priors of classes: what training is shown, what a draw is told, guidance, and its distillation (lcd)."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from prior_runs import run
 
 from pgm_jax import data
 from pgm_jax.recipes import generation, prior_config
@@ -31,14 +31,6 @@ def base(tmp_path_factory):
     config = dataclasses.replace(BASE, data=entries)
     run(config, folder / "run")
     return folder, config
-
-
-def run(config, folder):
-    folder.mkdir(exist_ok=True)
-    state = generation.train(config, folder, save_every=1000)
-    config = generation.started(config, generation.start_config(config))
-    (folder / "config.json").write_text(json.dumps(prior_config.to_json(config)))
-    return state
 
 
 def brightness(folder, **asked):

@@ -1,12 +1,12 @@
 """Few-step priors from a configuration: trained from a run, resumed, read back, drawn, and refused."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from prior_runs import run
 
 from pgm_jax.recipes import generation, prior_config
 from pgm_jax.recipes.prior_config import PriorConfig
@@ -27,14 +27,6 @@ def base(tmp_path_factory):
     config = dataclasses.replace(BASE, data=(str(folder / "images.npy"),))
     run(config, folder / "run")
     return folder, config
-
-
-def run(config, folder):
-    folder.mkdir(exist_ok=True)
-    state = generation.train(config, folder, save_every=2)
-    config = generation.started(config, generation.start_config(config))
-    (folder / "config.json").write_text(json.dumps(prior_config.to_json(config)))
-    return state
 
 
 def few(base, name, **fields):
