@@ -15,7 +15,7 @@ from pgm_jax.cli import main as cli
 from pgm_jax.data import pad_or_crop
 from pgm_jax.operators import adjoint_gap, measure
 from pgm_jax.priors import load_prior
-from pgm_jax.processes import PFGMpp
+from pgm_jax.processes import EDM, PFGMpp
 from pgm_jax.recipes import mri
 
 TINY = mri.Settings(cg_steps=2, tv_weight=0.004, tv_steps=3, steps=3, cg=1, draws=2)
@@ -184,3 +184,20 @@ def test_any_matrix_size_is_reconstructed_and_padding_is_undone(size):
     assert gap[0] < 0.5 * gap[1]
     padded = pad_or_crop(np.asarray(image), (352, 288))
     np.testing.assert_array_equal(mri.unpad(padded, size), image)
+
+
+@pytest.mark.parametrize("levels, method", [(None, "cg_sense"), ((1e-5,), "tv")])
+def test_draws_start_at_the_image_of_a_classical_method(levels, method, disc):
+    """A denoiser that returns its input, and almost no noise, leave the start as it is."""
+
+    class Unchanged:
+        process = EDM()
+        denoiser = staticmethod(lambda: lambda x, t, cond=None: x)
+
+    scan = mri.undersampled_scan(jax.random.key(0), disc, 4)
+    chosen = TINY._replace(sigma_max=1e-5, sigma_min=5e-6, steps=2, draws=1, tv_steps=30)
+    (start,) = jax.jit(mri.reconstruct(method, chosen))(None, None, scan)
+    draw = mri.posterior_draws(jax.random.key(1), Unchanged, scan, chosen, levels)[0]
+    np.testing.assert_allclose(draw, start, atol=1e-3)
+    other = "tv" if method == "cg_sense" else "cg_sense"
+    assert float(jnp.abs(draw - mri.reconstruct(other, chosen)(None, None, scan)[0]).max()) > 1e-2
