@@ -10,7 +10,8 @@ from flax import nnx
 
 from pgm_jax.networks.attention import Attention, attend
 from pgm_jax.networks.embedding import sinusoidal
-from pgm_jax.networks.layers import Linear, layer_norm
+from pgm_jax.networks.layers import Linear
+from pgm_jax.networks.normalisation import layer_norm
 
 
 class DiTBlock(nnx.Module):

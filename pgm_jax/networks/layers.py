@@ -1,4 +1,4 @@
-"""The layers every network is built from: linear, convolution, group and layer norm, dropout.
+"""The layers every network is built from: linear, convolution, group norm, dropout.
 
 Parameters keep `precision.param`; a layer casts them and its input to `precision.compute`. Statistics are
 float32 whatever is chosen. Arrays are channels-last: (b, *spatial, c) with 1 to 3 spatial axes.
@@ -17,6 +17,7 @@ from flax import nnx
 
 from pgm_jax.core.precision import FULL
 from pgm_jax.networks.convolution import conv, pointwise
+from pgm_jax.networks.normalisation import group_norm, groups_of
 
 
 class Linear(nnx.Module):
@@ -76,25 +77,12 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels, precision.param))
         self.bias = nnx.Param(jnp.zeros(channels, precision.param))
 
-    def __call__(self, x, gain=None, shift=None):
-        """Normalises x (b, *spatial, c); gain and shift (b, c) give `norm(x) (1 + gain) + shift`."""
+    def __call__(self, x, gain=None, shift=None, *, silu=False):
+        """Returns `norm(x)` of x (b, *spatial, c), `norm(x) (1 + gain) + shift` with both (b, c), or SiLU of it."""
         scale, bias = self.scale.get_value()[None], self.bias.get_value()[None]
         if gain is not None:
             scale, bias = scale * (1 + gain), bias * (1 + gain) + shift
-        return group_norm(x, self.groups, scale, bias).astype(self.precision.compute)
-
-
-def groups_of(channels):
-    """Returns the number of groups of a group norm: the largest divisor of channels up to channels / 4 and 32.
-
-    Args:
-        channels: channels of the input.
-
-    Returns:
-        The number of groups, at least 1.
-    """
-    most = max(1, min(32, channels // 4))
-    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
+        return group_norm(x, self.groups, scale, bias, silu=silu).astype(self.precision.compute)
 
 
 def affine(x, kernel, bias):
@@ -109,51 +97,6 @@ def affine(x, kernel, bias):
         (..., outputs), in the dtype of x.
     """
     return pointwise(x, kernel) + along_channels(bias, x.ndim)
-
-
-def group_norm(x, groups, scale, bias, epsilon=1e-6):
-    """Returns `(x - mean) / sqrt(variance + epsilon) scale + bias`, moments of each sample and group of channels.
-
-    Channel sums come first and are joined into groups of the small (b, c) array, so that no large array is
-    reshaped (spatial sharding stays where it is) and the result is one multiply-add a value. The variance is
-    that of the centred values: it survives a mean a thousand times larger.
-
-    Args:
-        x: (b, *spatial, c).
-        groups: number of groups, a divisor of c.
-        scale, bias: (b or 1, c).
-        epsilon: added to the variance.
-
-    Returns:
-        (b, *spatial, c), float32.
-    """
-    x = x.astype(jnp.float32)
-    spatial = tuple(range(1, x.ndim - 1))
-    broadcast = lambda v: v.reshape(v.shape[0], *[1] * len(spatial), v.shape[1])
-
-    def of_groups(per_channel):
-        grouped = jnp.mean(per_channel.reshape(x.shape[0], groups, -1), axis=-1)
-        return jnp.repeat(grouped, x.shape[-1] // groups, axis=-1)
-
-    mean = of_groups(jnp.mean(x, spatial))
-    variance = of_groups(jnp.mean(jnp.square(x - broadcast(mean)), spatial))
-    gain = scale * jax.lax.rsqrt(variance + epsilon)
-    return (x - broadcast(mean)) * broadcast(gain) + broadcast(jnp.broadcast_to(bias, gain.shape))
-
-
-def layer_norm(x, epsilon=1e-6):
-    """Normalises the last axis to mean 0 and variance 1, in float32, without parameters.
-
-    Args:
-        x: (..., c).
-        epsilon: added to the variance.
-
-    Returns:
-        (..., c), float32.
-    """
-    x = x.astype(jnp.float32)
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
 
 
 def dropout(key, x, rate, train):

@@ -137,7 +137,7 @@ class Head(nnx.Module):
         self.conv = Conv(channels, leaving, options.dims, rngs, zero=True, precision=options.precision)
 
     def __call__(self, h):
-        image = self.conv(jax.nn.silu(self.norm(h))).astype(self.options.precision.output)
+        image = self.conv(self.norm(h, silu=True)).astype(self.options.precision.output)
         return depth_to_space(image, self.options.patch)
 
 

@@ -88,8 +88,8 @@ class ResidualBlock(nnx.Module):
     def __call__(self, x, skip, context, key=None, train=False):
         """Maps x (b, *spatial, inputs), skip (b, *spatial, channels) or None, and `Context` to the next image."""
         x = x if skip is None else self._join(x, skip)
-        h = self.conv1(self._resample(jax.nn.silu(self.norm1(x))))
-        h = jax.nn.silu(self._modulated(h, self.modulate(context.embedding)))
+        h = self.conv1(self._resample(self.norm1(x, silu=True)))
+        h = self._modulated(h, self.modulate(context.embedding))
         h = self.conv2(dropout(key, h, self.style.dropout, train))
         x = self._resample(x)
         x = self.style.add(self.shortcut(x) if hasattr(self, "shortcut") else x, h)
@@ -110,8 +110,8 @@ class ResidualBlock(nnx.Module):
 
     def _modulated(self, h, modulation):
         if self.style.adaptive:
-            return self.norm2(h, *jnp.split(modulation, 2, axis=-1))
-        return self.norm2(h + modulation.reshape(h.shape[0], *[1] * self.style.dims, -1))
+            return self.norm2(h, *jnp.split(modulation, 2, axis=-1), silu=True)
+        return self.norm2(h + modulation.reshape(h.shape[0], *[1] * self.style.dims, -1), silu=True)
 
 
 class ImageAttention(Attention):

@@ -10,7 +10,8 @@ from flax import nnx
 from pgm_jax.core import Precision
 from pgm_jax.networks.attention import Attention, attend
 from pgm_jax.networks.embedding import TimeEmbedding, fourier, sinusoidal
-from pgm_jax.networks.layers import Conv, GroupNorm, Linear, conv, dropout, fold_key, group_norm, layer_norm
+from pgm_jax.networks.layers import Conv, GroupNorm, Linear, conv, dropout, fold_key
+from pgm_jax.networks.normalisation import group_norm, layer_norm
 from pgm_jax.networks.resample import DOUBLE, HALVE, depth_to_space, space_to_depth
 
 HALF = Precision(compute=jnp.bfloat16)
@@ -69,6 +70,36 @@ def test_group_norm_survives_a_large_mean_and_bfloat16():
         group_norm(low, 2, one, zero), group_norm(low.astype(jnp.float32), 2, one, zero), atol=1e-6
     )
     assert GroupNorm(8, precision=HALF)(low).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm_and_its_derivatives_of_two_orders_in_every_direction(silu):
+    def by_definition(x, scale, bias):
+        grouped = x.reshape(2, 12, 2, 3)
+        centred = grouped - grouped.mean((1, 3), keepdims=True)
+        hat = centred / jnp.sqrt(jnp.mean(centred**2, (1, 3), keepdims=True) + 1e-6)
+        u = hat.reshape(x.shape) * scale[:, None, None] + bias[:, None, None]
+        return u / (1 + jnp.exp(-u)) if silu else u
+
+    ours = lambda x, scale, bias: group_norm(x, 2, scale, bias, silu=silu)
+    # One scale for each sample, one bias for both; the loss is curved, so that second derivatives mix.
+    at, along = ((draw(2, 3, 4, 6, seed=s), draw(2, 6, seed=s + 1), draw(1, 6, seed=s + 2)) for s in (0, 3))
+    loss = lambda f: lambda *args: jnp.sum(jnp.sin(f(*args)))
+    slope = lambda f: lambda *args: jax.jvp(loss(f), args, along)[1]
+    everything = (0, 1, 2)
+    results = [
+        (f(*at), slope(f)(*at), jax.grad(loss(f), everything)(*at), jax.grad(slope(f), everything)(*at))
+        + (jax.jvp(jax.grad(loss(f), everything), at, along)[1],)
+        for f in (ours, by_definition)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), *results)
+
+
+def test_group_norm_with_silu_keeps_its_input_alone_for_the_backward_pass():
+    x, one, zero = draw(1, 64, 64, 8), jnp.ones((1, 8)), jnp.zeros((1, 8))
+    _, backward = jax.vjp(lambda x: group_norm(x, 2, one, zero, silu=True), x)
+    kept = sum(array.size for array in jax.tree.leaves(backward) if hasattr(array, "size"))
+    assert x.size <= kept < 1.1 * x.size
 
 
 def test_layer_norm():
