@@ -78,7 +78,7 @@ def _derived(groups, silu, epsilon, primals, tangents):
 
 
 def _tangent(groups, silu, tangents, x, mean, inverse, scale, bias):
-    """`inverse scale (dx - <dx> - c inverse^2 <c dx>) + inverse c dscale + dbias` with c = x - mean, times silu'."""
+    """`inverse scale (dx - <dx> - c inverse^2 <c dx>) + inverse c dscale + dbias`, c = x - mean; times silu'."""
     dx, of_scale, of_bias = tangents
     dx, centred, gain = dx.astype(jnp.float32), x - _spread(mean, x.ndim), scale * inverse
     along = inverse**2 * _grouped(groups, dx * centred)
