@@ -71,9 +71,8 @@ def _derived(groups, silu, epsilon, primals, tangents):
     x, scale, bias = primals
     mean, inverse = _moments(groups, epsilon, x)
     u = _affine(x, mean, inverse, scale, bias)
-    # The checkpoint makes the linear part, and so its transpose, start from x again. Its barrier is left out: in
-    # a step of training there is nothing between the passes that would make XLA keep more.
-    linear = jax.checkpoint(partial(_tangent, groups, silu), prevent_cse=False)
+    # The checkpoint makes the linear part, and so its transpose, start from x again.
+    linear = jax.checkpoint(partial(_tangent, groups, silu))
     return jax.nn.silu(u) if silu else u, linear(tangents, x, mean, inverse, scale, bias)
 
 
