@@ -1,8 +1,8 @@
 """Group and layer normalisation of channels-last arrays (b, *spatial, c), statistics in float32.
 
 A network's backward pass reads what the forward pass kept, and on a CPU that traffic costs as much as the
-convolutions. Derived by rule, a group norm and its activation keep three arrays of the input's size; the rule
-below keeps the input alone and computes the others again, on the way.
+convolutions. Left to automatic differentiation, a group norm and its activation keep three arrays of the input's
+size; the derivative below keeps the input alone and computes the others again, on the way.
 """
 
 from functools import partial
@@ -30,7 +30,8 @@ def group_norm(x, groups, scale, bias, *, silu=False, epsilon=1e-6):
     The moments are those of each sample and group of channels. Channel sums come first and are joined into groups
     of the small (b, c) array, so that no large array is reshaped (spatial sharding stays where it is) and the
     result is one multiply-add a value. The variance is that of the centred values: it survives a mean a thousand
-    times larger. Derivatives of any order, forward and reverse, keep x and its moments alone.
+    times larger. Forward and reverse mode of any order are defined; the first reverse pass keeps x, its moments,
+    scale and bias alone.
 
     Args:
         x: (b, *spatial, c).
@@ -100,9 +101,7 @@ def _moments(groups, epsilon, x):
 
 def _affine(x, mean, inverse, scale, bias):
     gain = scale * inverse
-    return (x - _spread(mean, x.ndim)) * _spread(gain, x.ndim) + _spread(
-        jnp.broadcast_to(bias, gain.shape), x.ndim
-    )
+    return (x - _spread(mean, x.ndim)) * _spread(gain, x.ndim) + _spread(bias, x.ndim)
 
 
 def _grouped(groups, x):
