@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pgm_jax.bench import torch_peer
 from pgm_jax.bench.flops import mfu, program_flops
 from pgm_jax.bench.row import Row
 from pgm_jax.core import program_bytes
@@ -17,6 +16,7 @@ class Measured(NamedTuple):
         compiled: the compiled program.
         compile_s: seconds to compile it.
         seconds: median seconds of a run: "ours" and the peer's variants by name.
+        peer: the peer's name and version, or None.
         flops: operations of a run, by formula.
         steps: steps of the sampler, or optimiser steps, of a run.
     """
@@ -24,6 +24,7 @@ class Measured(NamedTuple):
     compiled: Any
     compile_s: float
     seconds: dict[str, float]
+    peer: str | None
     flops: float
     steps: int
 
@@ -58,7 +59,7 @@ def row_of(name, case, model, measured: Measured, **more) -> Row:
         case=described,
         dtype=case.dtype,
         device=kind,
-        peer=None if best is None else f"torch {torch_peer.version()} {best}",
+        peer=None if best is None else f"{measured.peer} {best}",
         compile_s=measured.compile_s,
         run_s=run_s,
         peer_run_s=peers.get(best),

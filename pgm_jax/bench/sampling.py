@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from pgm_jax import processes, samplers
 from pgm_jax.bench import torch_peer
+from pgm_jax.bench.apart import Party, party
 from pgm_jax.bench.measure import Measured, row_of
 from pgm_jax.bench.model import Case, build, mesh_of, noise
 from pgm_jax.bench.timing import compile_apart, interleaved
@@ -56,8 +57,8 @@ def methods() -> dict[str, Method]:
 def sampling_row(case: Case, method: str = "heun", steps: int = 18, *, repeats: int = 5, peer: bool = True):
     """Times the sampling of one batch.
 
-    PyTorch runs the same loop on the same weights, grid and start, on one device; its network is compared with
-    ours before anything is timed.
+    PyTorch runs the same loop on the same weights, grid and start, on one device and, on CPU, in another process
+    (`party`); its network is compared with ours before anything is timed.
 
     Args:
         case: `Case`.
@@ -82,13 +83,12 @@ def sampling_row(case: Case, method: str = "heun", steps: int = 18, *, repeats: 
     whole = NamedSharding(mesh, PartitionSpec())
     arguments = jax.device_put(model.params, whole), shard_batch(mesh, start)
     compiled, compile_s = compile_apart(shard_samples(program(chosen, model, grid), mesh), *arguments)
-    runs = {"ours": lambda: jax.block_until_ready(compiled(*arguments))}
-    if peer:
-        runs |= torch_peer.sampling_runs(case, model, method, _plan(chosen, grid), start)
+    ours = {"ours": lambda: jax.block_until_ready(compiled(*arguments))}
+    with party(_peer, case, method, _plan(chosen, grid), start, asked=peer) as theirs:
+        seconds = interleaved(ours | theirs.runs, repeats)
     evaluations = chosen.evaluations(steps)
-    seconds = interleaved(runs, repeats)
     steps = len(grid) - 1
-    measured = Measured(compiled, compile_s, seconds, evaluations * model.flops, steps)
+    measured = Measured(compiled, compile_s, seconds, theirs.told, evaluations * model.flops, steps)
     return row_of("sampling", case, model, measured, sampler=method, steps=steps, evaluations=evaluations)
 
 
@@ -110,6 +110,18 @@ def program(method: Method, model, grid) -> Callable:
         return samplers.sample(key, method.sampler, denoise, method.process, grid, x_init=x_init)
 
     return draw
+
+
+def _peer(case, method, plan, start):
+    runs = torch_peer.sampling_runs(case, build(case), method, plan, start)
+    return Party({name: _without_images(run) for name, run in runs.items()}, torch_peer.label(runs))
+
+
+def _without_images(run):
+    def call():
+        run()
+
+    return call
 
 
 def _plan(method, grid):

@@ -35,9 +35,9 @@ class Variant(NamedTuple):
     layout: Callable
 
 
-def version() -> str:
-    """Returns PyTorch's version."""
-    return require("torch", "torch").__version__
+def label(runs) -> str | None:
+    """Returns PyTorch's name and version for a row, or None without runs."""
+    return f"torch {require('torch', 'torch').__version__}" if runs else None
 
 
 def device_of(case, model) -> str | None:

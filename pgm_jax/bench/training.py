@@ -5,6 +5,7 @@ import numpy as np
 import optax
 
 from pgm_jax.bench import torch_peer
+from pgm_jax.bench.apart import Party, party
 from pgm_jax.bench.flops import count_flops
 from pgm_jax.bench.measure import Measured, row_of
 from pgm_jax.bench.model import Case, build, mesh_of, noise
@@ -20,7 +21,7 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
     """Times a step of EDM's denoising objective with Adam and one average of the weights.
 
     A timed run is one call of as many steps as `training.fit` takes at a time, after another such call, and as
-    many of PyTorch's likewise; the row holds the seconds of one step.
+    many of PyTorch's likewise, in another process (`party`); the row holds the seconds of one step.
 
     Args:
         case: `Case`; bfloat16 is `Precision`'s mixed training, autocast in PyTorch.
@@ -53,14 +54,17 @@ def training_row(case: Case, *, repeats: int = 5, peer: bool = True):
         if not np.isfinite(metrics["loss"]):
             raise ArithmeticError(f"the loss of step {int(held[0].step)} is {metrics['loss']}")
 
-    runs = {"ours": ours}
-    if peer:
-        theirs = torch_peer.training_runs(case, model, images, RATE, DECAY)
-        runs |= {name: _repeated(run, count) for name, run in theirs.items()}
-    seconds = {name: value / count for name, value in interleaved(runs, repeats, settle=1).items()}
-    measured = Measured(compiled, compile_s, seconds, flops, 1)
+    with party(_peer, case, images, count, asked=peer) as theirs:
+        runs = {"ours": ours} | theirs.runs
+        seconds = {name: value / count for name, value in interleaved(runs, repeats, settle=1).items()}
+    measured = Measured(compiled, compile_s, seconds, theirs.told, flops, 1)
     described = {"objective": "edm", "optimiser": "adam", "ema": DECAY, "steps_per_call": count}
     return row_of("training", case, model, measured, **described)
+
+
+def _peer(case, images, count):
+    runs = torch_peer.training_runs(case, build(case), images, RATE, DECAY)
+    return Party({name: _repeated(run, count) for name, run in runs.items()}, torch_peer.label(runs))
 
 
 def _repeated(step, count):

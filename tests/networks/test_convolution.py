@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pgm_jax.networks import convolution as c
-from pgm_jax.networks.convolution_form import Form, band_rows, form_of
+from pgm_jax.networks.convolution_form import Form, band_rows, extra_rows, form_of
 
 # (batch, height, width, inputs, outputs, form): several bands in pairs and one by one, one band, single rows, extra
 # rows of padding forward, backward and both with lax for the kernel, the kernel tap by tap and by Winograd.
@@ -130,6 +130,10 @@ def test_the_choice_by_platform_and_shape(monkeypatch):
     of = lambda *shapes: form_of(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
     assert of((1, 32, 32, 32), (3, 3, 32, 1)).gradient == "taps"
     assert of((1, 32, 32, 32), (3, 3, 32, 64)).gradient == "winograd"
+    # One row more moves a convolution to threads unless the plain one has them: of few inputs up to wider outputs.
+    extra = lambda width, i, o: extra_rows((1, width, width, i), (3, 3, i, o))
+    assert extra(256, 16, 128) and extra(256, 32, 96) and extra(64, 64, 64) and extra(256, 32, 16)
+    assert not (extra(256, 32, 128) or extra(256, 64, 32) or extra(256, 64, 16) or extra(256, 8, 32))
     # The suite has eight devices: a sharded batch stays with lax.
     assert not c.on_one_cpu()
     gradient = lambda: str(jax.make_jaxpr(jax.grad(lambda k, x: c.conv(x, k).sum()))(K, X))
