@@ -28,7 +28,7 @@ PASSES, WIDTHS = 24, (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 WEIGHTS, GAMMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4), (0.5, 2.0, 8.0, 32.0)
 BSREM_PASSES = (25, 75)
 DRAWS = 16
-TABLE = {"trust": (1.0, 3.0, 8.0), "sigma_max": (0.2, 0.35, 0.5), "em": (36,)}
+TABLE = {"trust": (1.0, 3.0, 8.0), "sigma_max": (0.2, 0.35, 0.5), "em": (36,), "start": ("osem", "bsrem")}
 
 
 @functools.cache

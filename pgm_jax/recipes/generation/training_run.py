@@ -152,7 +152,8 @@ def load_run(folder, *, average: str | None = None, step: int | None = None, mes
             f"the run in {folder} has no average {average!r}: choose from {', '.join(config.ema)}"
         )
     path = (folder / CHECKPOINTS).resolve()
-    saved = checkpoint.read_meta(path, step)["meta"]
+    # A run of before a field existed has its default.
+    saved = prior_config.to_json(prior_config.PriorConfig()) | checkpoint.read_meta(path, step)["meta"]
     for name, value in _described(config, ()).items():
         if name != "images" and saved.get(name) != value:
             raise checkpoint.CheckpointError(

@@ -34,10 +34,11 @@ class Settings(NamedTuple):
         bsrem_passes: passes of BSREM, from one of OSEM.
         trust: variance that PET-DDS gives the clean image around the network's, see `emission_dds`.
         em: preconditioned gradient steps of PET-DDS at each evaluation, one of the 12 subsets each.
-        sigma_max: noise level at which a draw starts, from the OSEM image, in units of the mean activity.
+        sigma_max: noise level at which a draw starts, in units of the mean activity.
         steps: evaluations of the network for one draw.
         draws: posterior draws behind the mean and the standard deviation.
         sigma_min: last noise level above 0.
+        start: name in `BASELINES`, from whose image a draw starts.
     """
 
     osem_passes: int = 2
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     steps: int = 20
     draws: int = 8
     sigma_min: float = 0.01
+    start: str = "osem"
 
 
 def settings(task: str) -> Settings:
@@ -143,7 +145,7 @@ but for a tenth that is new, as published (D = inf only)."""
 
 
 def draws(key, prior, scan, chosen: Settings, variant: str = "kept") -> Posterior:
-    """Draws from the posterior of a scan by PET-DDS, from the OSEM image at `sigma_max`.
+    """Draws from the posterior of a scan by PET-DDS, from the image of `chosen.start` at `sigma_max`.
 
     The typical activity of the OSEM image is the unit of the prior. Each evaluation moves the clean image by
     preconditioned gradient steps on `ln p(y | v) - |v - x0|^2 / (2 trust r^2)`, see `emission_dds`.
@@ -164,19 +166,23 @@ def draws(key, prior, scan, chosen: Settings, variant: str = "kept") -> Posterio
     if variant not in VARIANTS:
         raise ValueError(f"Unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
     sampler, keep_noise = VARIANTS[variant]
-    first = _compiled_baseline("osem", scan, chosen._replace(**_OF_DRAWS))
-    unit = typical_activity(first)
+    images = {method: _image(method, scan, chosen) for method in {"osem", chosen.start}}
+    unit = typical_activity(images["osem"])
     found = posterior(
         key, prior, scan.likelihood(unit), method=emission_dds, steps=chosen.steps, draws=chosen.draws,
-        sigma_min=chosen.sigma_min, sigma_max=chosen.sigma_max, start=first / unit, sampler=sampler,
+        sigma_min=chosen.sigma_min, sigma_max=chosen.sigma_max, start=images[chosen.start] / unit, sampler=sampler,
         trust=chosen.trust, em=chosen.em, keep_noise=keep_noise,
     )  # fmt: skip
     return Posterior(*(unit * part for part in found))
 
 
+def _image(method, scan, chosen):
+    """The image of a baseline, compiled once for all settings that it does not read."""
+    read = {name: value for name, value in chosen._asdict().items() if name.startswith(method)}
+    return _compiled_baseline(method, scan, Settings(**read))
+
+
 _compiled_baseline = jax.jit(baseline, static_argnums=(0, 2))
-# What OSEM does not read, so that it is compiled once for all draws.
-_OF_DRAWS = dict.fromkeys(set(Settings._fields) - {"osem_passes", "osem_fwhm"}, 1)
 
 
 def scores(image, truth) -> dict[str, Any]:
