@@ -83,6 +83,7 @@ def _check_pairs(config):
         raise ValueError("likelihood weighting holds for Normal noise, not at a finite D: use output or edm")
     _check_classes(config)
     _check_few_steps(config)
+    _check_adversarial(config)
     low, high = config.sigma_min, config.sigma_max
     if low is not None and high is not None and not low < high:
         raise ValueError(f"sigma_min {low} must be below sigma_max {high}")
@@ -120,3 +121,19 @@ def _check_few_steps(config):
         raise ValueError(f"steps is {config.steps}: ict doubles its levels seven times, give at least 8")
     if config.knots < 6:
         raise ValueError(f"knots is {config.knots}: give 6 or more")
+
+
+def _check_adversarial(config):
+    known = ("ect", "ict", "cd", "ctm")
+    if config.adversarial < 0 or config.adversarial_start < 0:
+        raise ValueError(
+            f"adversarial {config.adversarial:g} and adversarial_start {config.adversarial_start}: give 0 or more"
+        )
+    if config.adversarial and config.objective not in known:
+        raise ValueError(
+            f"adversarial is {config.adversarial:g} with objective {config.objective}: it is for {', '.join(known)}"
+        )
+    if config.adversarial and any(n % 4 for n in config.size):
+        raise ValueError(
+            f"adversarial needs a size that 4 divides, for its discriminator, and size is {config.size}"
+        )

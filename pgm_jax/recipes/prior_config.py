@@ -41,6 +41,8 @@ class PriorConfig:
         objective: denoising; for few steps ect, ict, cd, lcd (with classes), ctm, scm (with trigflow) or meanflow.
         start: folder of the run whose weights are tuned (ect) or distilled (cd, lcd, ctm, scm); None is no run.
         stages: stages of ect, in each of which pairs of levels come twice as close.
+        adversarial: adds a discriminator to ect, ict, cd or ctm: its gradient over theirs at the head; 0 is none.
+        adversarial_start: step with which the discriminator begins.
         knots: levels of the grid of cd, lcd and ctm.
         guided: smallest and largest scale of guidance by the class that lcd distils.
         level_mean: mean of ln(sigma / alpha); None is measured.
@@ -86,6 +88,8 @@ class PriorConfig:
     objective: str = "denoising"
     start: str | None = None
     stages: int = 8
+    adversarial: float = 0.0
+    adversarial_start: int = 0
     knots: int = 18
     guided: tuple[float, float] = (1.0, 4.0)
     level_mean: float | None = None

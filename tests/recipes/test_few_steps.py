@@ -9,6 +9,7 @@ import pytest
 from prior_runs import run
 
 from pgm_jax.recipes import generation, prior_config
+from pgm_jax.recipes.generation import adversary
 from pgm_jax.recipes.prior_config import PriorConfig
 
 UNET = {"width": 8, "multipliers": (1,), "blocks": 1, "attention": ()}
@@ -36,9 +37,17 @@ def few(base, name, **fields):
     return dataclasses.replace(config, objective=name, start=start, knots=6, parameterisation=plain, **fields)
 
 
-@pytest.mark.parametrize("name", ["ect", "ict", "cd", "ctm", "scm", "meanflow"])
-def test_an_objective_trains_resumes_and_is_sampled(name, base, tmp_path):
-    config = few(base, name, steps=8)
+OPPOSED = {"adversarial": 0.5, "adversarial_start": 2}
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [(name, {}) for name in ("ect", "ict", "cd", "ctm", "scm", "meanflow")]
+    + [("ect", OPPOSED)]
+    + [pytest.param(name, OPPOSED, marks=pytest.mark.slow) for name in ("ict", "cd", "ctm")],
+)
+def test_an_objective_trains_resumes_and_is_sampled(name, fields, base, tmp_path):
+    config = few(base, name, steps=8, **fields)
     whole = run(config, tmp_path / "whole")
 
     class Stop(Exception):
@@ -55,11 +64,30 @@ def test_an_objective_trains_resumes_and_is_sampled(name, base, tmp_path):
     assert resumed.step == 8
     both = (whole.params, whole.carry), (resumed.params, resumed.carry)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), *both)))
+    if fields:
+        first = adversary.carried(config, ())["discriminator"]
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), first, whole.carry["discriminator"])
+        assert moved["head"]["kernel"] and int(whole.carry["step"]) == 8 and 0 < whole.carry["hinge"] < 4
     trained = generation.load_run(tmp_path / "whole")
     for steps in (1, 2):
         system = generation.build(trained.config, steps=steps)
         image = system.draw(jax.random.key(0), trained.params, None)
         assert image.shape == (8, 8, 1) and bool(jnp.all(jnp.isfinite(image)))
+
+
+def test_the_adversarial_term_begins_at_its_step(base, tmp_path):
+    """Steps before it are those of the plain run; from there its gradient has the asked share at the head."""
+    rows = {}
+    for name, fields in (("plain", {}), ("late", {"adversarial": 0.5, "adversarial_start": 4})):
+        seen = rows[name] = []
+        hook = lambda step, metrics, state, seen=seen: seen.append(metrics)
+        generation.train(few(base, "ect", steps=8, **fields), None, log_every=1, hooks=[hook])
+    losses = {name: np.array([row["loss"] for row in seen]) for name, seen in rows.items()}
+    np.testing.assert_allclose(losses["late"][:4], losses["plain"][:4], rtol=1e-5)
+    weights = np.array([row["adversarial_weight"] for row in rows["late"]])
+    # It starts as the zero function, so that its first step pushes nowhere.
+    assert not weights[:5].any() and (weights[5:] > 0).all()
+    assert not np.isclose(losses["late"][7], losses["plain"][7], rtol=1e-5)
 
 
 def test_a_student_starts_from_its_teacher(base):
@@ -104,6 +132,29 @@ def _first_leaf(tree):
     return jax.tree.leaves(tree)[0]
 
 
+def test_a_run_of_before_a_field_existed_is_read(base, monkeypatch):
+    """An absent field of its description has its default; one that differs is refused."""
+    from pgm_jax.core import checkpoint
+
+    read = checkpoint.read_meta
+
+    def described(**changes):
+        def older(path, step=None):
+            found = read(path, step)
+            kept = {name: value for name, value in found["meta"].items() if name not in ("classes", "guided")}
+            return found | {"meta": kept | changes}
+
+        return older
+
+    whole = generation.load_run(base[0] / "run")
+    monkeypatch.setattr(checkpoint, "read_meta", described())
+    older = generation.load_run(base[0] / "run")
+    assert jnp.array_equal(*map(_first_leaf, (whole.params, older.params)))
+    monkeypatch.setattr(checkpoint, "read_meta", described(classes=True))
+    with pytest.raises(checkpoint.CheckpointError, match="classes = True"):
+        generation.load_run(base[0] / "run")
+
+
 @pytest.mark.parametrize(
     "fields, told",
     [
@@ -130,6 +181,10 @@ def test_another_teacher_is_refused(fields, told, base):
         ({"objective": "scm", "start": "x"}, "parameterisation trigflow"),
         ({"objective": "ict", "steps": 7}, "at least 8"),
         ({"objective": "fast"}, "choose one of"),
+        ({"objective": "meanflow", "adversarial": 0.5}, "it is for ect, ict, cd, ctm"),
+        ({"adversarial": 0.5}, "with objective denoising"),
+        ({"adversarial": -1.0}, "give 0 or more"),
+        ({"objective": "ict", "steps": 8, "adversarial": 0.5, "size": (8, 10)}, "that 4 divides"),
     ],
 )
 def test_impossible_configurations_are_refused(fields, told):

@@ -1,4 +1,4 @@
-"""Few-step priors from a configuration: which objective, from which weights, and how such a prior is sampled."""
+"""Few-step priors from a configuration: their start, their carry, and how they are sampled."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,26 +7,22 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pgm_jax.core import Network, Objective
+from pgm_jax.core import Network
 from pgm_jax.networks import TARGET_FEATURES, Conditions, as_denoiser, as_jump_denoiser, grow
 from pgm_jax.priors import JUMPS
-from pgm_jax.processes import few_step_grid, karras, precondition
+from pgm_jax.processes import few_step_grid, karras
 from pgm_jax.recipes import prior_config
-from pgm_jax.recipes.generation import classes
+from pgm_jax.recipes.generation import adversary
+from pgm_jax.recipes.generation.few_step_objective import RATES, parameterisation_of
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig
-from pgm_jax.samplers import consistency, ctm, heun, sample_one
+from pgm_jax.samplers import consistency, ctm, sample_one
 from pgm_jax.training import objectives
-from pgm_jax.training.objectives import curricula, gaps, levels
 
 FEW_STEPS = 2
 """Steps that a few-step prior takes where no number is asked for."""
 
 # Objectives that distil the weights they start from; scm can do without.
 DISTILLED = ("cd", "lcd", "ctm", "scm")
-# Of the averaged targets, as published.
-_RATES = {"cd": 0.95, "lcd": 0.95, "ctm": 0.999}
-# Steps over those in which the tangent of scm is warmed up, 10,000 of 100,000 or more as published.
-_WARMUP = 10
 # What the weights that a run starts from must have been trained for.
 _ALIKE = (
     "process",
@@ -101,64 +97,6 @@ def start_config(config: PriorConfig) -> PriorConfig | None:
     return prior_config.read(config.start)
 
 
-def parameterisation_of(config: PriorConfig, plain: Callable) -> Callable:
-    """Returns the parameterisation of an objective: the identity at sigma_min where its grid ends there.
-
-    Args:
-        config: the configuration.
-        plain: the parameterisation of the configuration.
-
-    Returns:
-        `(process, t) -> Coefficients`.
-    """
-    if config.objective in ("ict", "cd", "lcd"):
-        return precondition.consistency(config.sigma_data, config.sigma_min)
-    return plain
-
-
-def objective_of(
-    config: PriorConfig, process, network: Network, teacher: Network, plain: Callable
-) -> Objective:
-    """Builds a few-step objective.
-
-    Args:
-        config: the configuration.
-        process: its process.
-        network: the student.
-        teacher: the network of the starting weights.
-        plain: the parameterisation of the starting weights.
-
-    Returns:
-        Objective with the carry of `first_state`.
-    """
-    own = parameterisation_of(config, plain)
-    law = levels.lognormal(config.level_mean, config.level_std)
-    span = (config.sigma_min, config.sigma_max)
-    taught = objectives.Teacher(teacher, plain, heun())
-    if config.objective == "lcd":
-        taught = taught._replace(scales=config.guided, null=classes.null(config))
-    rate = curricula.constant(_RATES[config.objective]) if config.objective in _RATES else None
-    if config.objective == "ect":
-        stage = curricula.stages(max(1, config.steps // config.stages), config.stages - 1)
-        return objectives.ect(process, network, own, stage, levels=law)
-    if config.objective == "ict":
-        grid = gaps.on_grid(
-            curricula.doubling(config.steps), *span, emphasis=(config.level_mean, config.level_std)
-        )
-        return objectives.consistency_training(process, network, own, grid)
-    if config.objective in ("cd", "lcd"):
-        grid = gaps.on_grid(config.knots, *span)
-        return objectives.consistency_distillation(process, network, own, grid, taught, rate=rate)
-    if config.objective == "ctm":
-        times = karras(config.knots, *span, process=process)[:-1][::-1]
-        return objectives.ctm(process, network, own, objectives.Trajectory(times), taught, rate=rate)
-    if config.objective == "scm":
-        teaches = taught if config.start else None
-        warmup = max(1, config.steps // _WARMUP)
-        return objectives.scm(process, network, law, config.sigma_data, teacher=teaches, warmup=warmup)
-    return objectives.meanflow(process, network, own, law)
-
-
 def first_state(config: PriorConfig, network: Network, teacher: Network, start: Start | None):
     """Returns what `training.fit` starts from: the parameters, and the carry of the objective.
 
@@ -177,10 +115,11 @@ def first_state(config: PriorConfig, network: Network, teacher: Network, start: 
     if config.objective == "denoising":
         return params, ()
     shape = jax.eval_shape(network.init, jax.random.key(0)) if start is None else params
-    target = shape if config.objective in _RATES else None
+    target = shape if config.objective in RATES else None
     taught = jax.eval_shape(teacher.init, jax.random.key(0)) if start is None else start.params
     distilled = config.objective in DISTILLED and config.start is not None
-    return params, objectives.carry_of(target, taught if distilled else None)
+    carry = objectives.carry_of(target, taught if distilled else None)
+    return params, adversary.carried(config, carry) if config.adversarial else carry
 
 
 def draw_one(

@@ -21,7 +21,7 @@ from pgm_jax.processes import (
     predict_velocity,
     predict_x0,
 )
-from pgm_jax.recipes.generation import classes, drawing, few_steps
+from pgm_jax.recipes.generation import classes, drawing, few_step_objective, few_steps
 from pgm_jax.recipes.prior_config import MEASURED, PriorConfig, check
 from pgm_jax.training import objectives
 from pgm_jax.training.objectives import levels, weighting
@@ -116,7 +116,7 @@ def build(
         )
         objective = objectives.denoising(process, network, plain, law, weight, stratified=True, **dropped)
     else:
-        objective = few_steps.objective_of(config, process, network, teacher_of(config), plain)
+        objective = few_step_objective.objective_of(config, process, network, teacher_of(config), plain)
     changes = _augmentations(config)
     if changes:
         objective = objectives.augmented(data.compose(*changes), objective)
