@@ -1,27 +1,33 @@
-"""Few-step DDS beside the 35 evaluations of its teacher, tuned on validation people, measured on the test people.
+"""Few-step reconstruction beside 35 evaluations of the teacher, tuned on validation, measured on test people:
+few-step DDS with new noise, and accelerated plug-and-play without (rows "pnp").
 
     python benchmarks/few_step_posterior.py chest --json FILE
     python benchmarks/few_step_posterior.py brain --json FILE
 
 The levels of one, two and four evaluations are chosen by the PSNR of the mean of the draws on `lung1`, or `brain1`
 and `brain2`; then one draw and the mean are scored on `lung2` or Colin27. Trust and CG steps are those of the
-recipe.
+recipe. The numbers of plug-and-play are searched at random, with a fixed seed, from the TV image of the recipe.
 """
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from held_out_brain import scans as brain_scans
 from held_out_chest import scans as chest_scans
 
 from pgm_jax import load_prior
+from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import prior_names
 from pgm_jax.recipes import ct, mri
+from pgm_jax.reconstruction import PlugStep, plug_and_play
 
 DRAWS = 4
+TRIALS, TUNED = 240, 2
 FIRST, RATIO = {"chest": (0.15, 0.4, 0.8), "brain": (0.04, 0.1, 0.25)}, (0.15, 0.4)
 TASKS = {"chest": ("views_23", "views_60", "photons_4000"), "brain": (4, 8)}
 PEOPLE = {"chest": (("lung1",), "lung2"), "brain": (("brain1", "brain2"), "colin27")}
@@ -54,10 +60,64 @@ def ladder(first, ratio, steps):
     return tuple(first * ratio**n for n in range(steps))
 
 
+def simple_of(part, scan, chosen):
+    """TV image and likelihood of a scan."""
+    if part == "chest":
+        return jax.jit(lambda scan: ct.baseline("tv", scan, chosen))(scan), scan.likelihood()
+    run = jax.jit(mri.reconstruct("tv", chosen))
+    likelihood = GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
+    return run(jax.random.key(0), None, scan)[0], likelihood
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def plugged(prior, simple, numbers, cg):
+    """Plug-and-play by one row of numbers for each evaluation."""
+    start, likelihood = simple
+    steps = [PlugStep(*row) for row in numbers]
+    return plug_and_play(prior.denoiser(), prior.process, likelihood, start, steps, cg)
+
+
+def mean_psnr(part, images, scans):
+    """Mean PSNR over scans, in dB."""
+    scores = (ct if part == "chest" else mri).scores
+    return float(np.mean([scores(x, scan.truth)["psnr"] for x, scan in zip(images, scans, strict=True)]))
+
+
+def searched(part, steps, score):
+    """Numbers (steps, 4) of the highest score: factors of a normal law around the best so far, ever narrower."""
+    rng, best = np.random.default_rng(0), None
+    centre = np.tile([FIRST[part][0] / 2, 1.5, 4.0, 1.0], (steps, 1))
+    for trial in range(TRIALS):
+        width = max(0.08, 0.4 * 0.99**trial) if trial else 0.0
+        numbers = (centre * np.exp(width * rng.normal(size=centre.shape))).astype(np.float32)
+        found = score(jnp.asarray(numbers))
+        if best is None or found > best:
+            best, centre = found, numbers
+    return jnp.asarray(centre)
+
+
+def plugged_rows(part, validation, test, chosen):
+    """Rows of plug-and-play, with the numbers found on the validation people."""
+    simple = lambda scans: [simple_of(part, scan, chosen) for scan in scans]
+    tuning, testing = simple(validation), simple(test)
+    tuned, cg = load_prior(f"{PRIORS[part][0]}-ect"), chosen.cg
+    rows = {"tv": round(mean_psnr(part, [first for first, _ in testing], test), 2)}
+    images = lambda prior, simples, numbers: [plugged(prior, simple, numbers, cg) for simple in simples]
+    for steps in (1, 2, 4):
+        score = lambda numbers: mean_psnr(part, images(tuned, tuning, numbers), validation)
+        numbers = searched(part, steps, score)
+        rows[f"pnp numbers, {steps}"] = np.round(np.asarray(numbers, np.float64), 4).tolist()
+        for name in (f"{prior}-ect" for prior in PRIORS[part] if f"{prior}-ect" in prior_names()):
+            found = mean_psnr(part, images(load_prior(name), testing, numbers), test)
+            rows[f"{name}, pnp, {steps}"] = round(found, 2)
+        print(rows, flush=True)
+    return rows
+
+
 def table(part, task, count):
     """Rows of one task: the teacher at 35, and students at 1, 2 and 4 evaluations with their levels."""
     scans = {"chest": chest_scans, "brain": brain_scans}[part]
-    validation = [scan for name in PEOPLE[part][0] for scan in scans(name, task, 1)]
+    validation = [scan for name in PEOPLE[part][0] for scan in scans(name, task, TUNED)]
     test = scans(PEOPLE[part][1], task, count)
     chosen = (ct if part == "chest" else mri).settings(task)._replace(draws=DRAWS, steps=35)
     # Levels are chosen with the first prior, and serve the other too.
@@ -70,6 +130,7 @@ def table(part, task, count):
         rows[f"{name}, 35"] = psnr(part, load_prior(name), test, chosen)
         for steps, found in levels.items() if f"{name}-ect" in prior_names() else ():
             rows[f"{name}-ect, {steps}"] = psnr(part, load_prior(f"{name}-ect"), test, chosen, found)
+    rows |= plugged_rows(part, validation, test, chosen)
     print(task, json.dumps(rows), flush=True)
     return rows
 

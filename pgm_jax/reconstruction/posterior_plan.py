@@ -92,7 +92,7 @@ def planned(
     guide, make_sampler = _chosen(method, sampler)
     process = _process_of(prior, process)
     _require_draws(draws, together, mesh)
-    image = _image_of(likelihood, start)
+    image = image_of(likelihood, start)
     _require_kind(prior, image)
     _require_unit(prior, unit)
     # Built here too, where its checks see numbers: inside the program a noise level of 0 is not known.
@@ -177,8 +177,19 @@ def _require_draws(draws, together, mesh):
         )
 
 
-def _image_of(likelihood, start):
-    """Shape and dtype of the images drawn: those of the start, else of the operator."""
+def image_of(likelihood, start):
+    """Returns what tells the shape and dtype of the images of a likelihood: the start, else the operator's domain.
+
+    Args:
+        likelihood: a likelihood, or a sum of them.
+        start: image to start from, or None.
+
+    Returns:
+        The start, or the domain.
+
+    Raises:
+        ValueError: for a start that does not fit the operator, and for none where no operator tells the shape.
+    """
     operator = getattr(getattr(likelihood, "parts", (likelihood,))[0], "operator", None)
     if operator is None:
         if start is None:

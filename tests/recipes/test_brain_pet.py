@@ -101,6 +101,11 @@ def test_quality_at_matched_bias_is_read_off_the_best_settings():
     [
         (lambda s, c: pet.baseline("mlem", c, pet.Settings()), ValueError, "choose one of osem, bsrem"),
         (lambda s, c: pet.draws(None, None, c, pet.Settings(), "old"), ValueError, "kept, fresh, published"),
+        (
+            lambda s, c: pet.draws(None, None, c, pet.Settings(start="mlem")),
+            ValueError,
+            "choose one of osem, bsrem",
+        ),
         (lambda s, c: pet.brain_scan(jax.random.key(0), s, 0, pet.Task(1e4, 30)), ValueError, "multiple of"),
         (lambda s, c: pet.settings("trues_7"), ValueError, "Tuned for trues_1000000"),
         (lambda s, c: pet.brain_slices("no-such-brain", 1), DataError, "unknown data set"),

@@ -161,7 +161,7 @@ def draws(key, prior, scan, chosen: Settings, variant: str = "kept") -> Posterio
         `Posterior`, in units of white matter.
 
     Raises:
-        ValueError: for an unknown variant, or one that the prior's noise law refuses.
+        ValueError: for an unknown variant or start, or a variant that the prior's noise law refuses.
     """
     if variant not in VARIANTS:
         raise ValueError(f"Unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
