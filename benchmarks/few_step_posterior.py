@@ -1,5 +1,6 @@
 """Few-step reconstruction beside 35 evaluations of the teacher, tuned on validation, measured on test people:
-few-step DDS with new noise, and accelerated plug-and-play without (rows "pnp").
+few-step DDS with new noise, accelerated plug-and-play without (rows "pnp"), and the consistency posterior, whose
+network reads the early TV image (rows "posterior").
 
     python benchmarks/few_step_posterior.py chest --json FILE
     python benchmarks/few_step_posterior.py brain --json FILE
@@ -27,6 +28,7 @@ from pgm_jax.recipes import ct, mri
 from pgm_jax.reconstruction import PlugStep, plug_and_play
 
 DRAWS = 4
+METHODS = ("dds", "pnp", "posterior")
 TRIALS, TUNED = 240, 2
 FIRST, RATIO = {"chest": (0.15, 0.4, 0.8), "brain": (0.04, 0.1, 0.25)}, (0.15, 0.4)
 TASKS = {"chest": ("views_23", "views_60", "photons_4000"), "brain": (4, 8)}
@@ -58,6 +60,37 @@ def psnr(part, prior, scans, chosen, levels=None):
 def ladder(first, ratio, steps):
     """Falling levels of a few-step run."""
     return tuple(first * ratio**n for n in range(steps))
+
+
+def validation_scans(part, task, count=TUNED):
+    """Scans of evenly spaced slices of the people who tune."""
+    scans = {"chest": chest_scans, "brain": brain_scans}[part]
+    return [scan for name in PEOPLE[part][0] for scan in scans(name, task, count)]
+
+
+def few_step_posterior(part, prior, scan, task, few, number):
+    """The consistency posterior of one scan."""
+    key = jax.random.key(number)
+    if part == "brain":
+        return mri.few_step_draws(key, prior, scan, few, DRAWS)
+    return ct.few_step_draws(key, prior, scan, ct.settings(task), few, DRAWS)
+
+
+def scored_draws(part, prior, scans, task, few):
+    """Mean PSNR over scans of one draw and of the mean of the consistency posterior, in dB."""
+    found = [few_step_posterior(part, prior, scan, task, few, n) for n, scan in enumerate(scans)]
+    draw, mean = [x.draws[0] for x in found], [x.mean for x in found]
+    return {"draw": round(mean_psnr(part, draw, scans), 2), "mean": round(mean_psnr(part, mean, scans), 2)}
+
+
+def posterior_rows(part, test, task):
+    """Rows of the consistency posterior, one evaluation and two, with the shipped numbers."""
+    name = {"chest": "chest-ct-posterior", "brain": "brain-t1-posterior"}[part]
+    few = (ct if part == "chest" else mri).few_step_settings
+    return {
+        f"{name}, {steps}": scored_draws(part, load_prior(name), test, task, few(f"{task}-{steps}"))
+        for steps in (1, 2)
+    }
 
 
 def simple_of(part, scan, chosen):
@@ -114,12 +147,8 @@ def plugged_rows(part, validation, test, chosen):
     return rows
 
 
-def table(part, task, count):
-    """Rows of one task: the teacher at 35, and students at 1, 2 and 4 evaluations with their levels."""
-    scans = {"chest": chest_scans, "brain": brain_scans}[part]
-    validation = [scan for name in PEOPLE[part][0] for scan in scans(name, task, TUNED)]
-    test = scans(PEOPLE[part][1], task, count)
-    chosen = (ct if part == "chest" else mri).settings(task)._replace(draws=DRAWS, steps=35)
+def fresh_noise_rows(part, validation, test, chosen):
+    """Rows of DDS: the teacher at 35, and students at 1, 2 and 4 evaluations with their levels."""
     # Levels are chosen with the first prior, and serve the other too.
     tuned = load_prior(f"{PRIORS[part][0]}-ect")
     score = lambda levels: psnr(part, tuned, validation, chosen, levels)["mean"]
@@ -127,10 +156,28 @@ def table(part, task, count):
     levels = {steps: max(tried(steps), key=score) for steps in (1, 2, 4)}
     rows = {"levels": {steps: [round(v, 4) for v in found] for steps, found in levels.items()}}
     for name in PRIORS[part]:
-        rows[f"{name}, 35"] = psnr(part, load_prior(name), test, chosen)
         for steps, found in levels.items() if f"{name}-ect" in prior_names() else ():
             rows[f"{name}-ect, {steps}"] = psnr(part, load_prior(f"{name}-ect"), test, chosen, found)
-    rows |= plugged_rows(part, validation, test, chosen)
+    return rows
+
+
+def teacher_rows(part, test, chosen):
+    """Rows of the teachers at 35 evaluations."""
+    return {f"{name}, 35": psnr(part, load_prior(name), test, chosen) for name in PRIORS[part]}
+
+
+def table(part, task, count, methods):
+    """Rows of one task, and of the teacher."""
+    scans = {"chest": chest_scans, "brain": brain_scans}[part]
+    validation, test = validation_scans(part, task), scans(PEOPLE[part][1], task, count)
+    chosen = (ct if part == "chest" else mri).settings(task)._replace(draws=DRAWS, steps=35)
+    rows = teacher_rows(part, test, chosen)
+    if "posterior" in methods:
+        rows |= posterior_rows(part, test, task)
+    if "dds" in methods:
+        rows |= fresh_noise_rows(part, validation, test, chosen)
+    if "pnp" in methods:
+        rows |= plugged_rows(part, validation, test, chosen)
     print(task, json.dumps(rows), flush=True)
     return rows
 
@@ -144,11 +191,13 @@ def main():
     parser.add_argument("--json", required=True, type=Path)
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--slices", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     given = parser.parse_args()
     asked = [task for task in TASKS[given.part] if not given.tasks or str(task) in given.tasks]
     rows = json.loads(given.json.read_text()) if given.json.exists() else {}
     for task in asked:
-        rows[str(task)] = table(given.part, task, given.slices)
+        found = table(given.part, task, given.slices, given.methods)
+        rows[str(task)] = rows.get(str(task), {}) | found
         given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -4,7 +4,8 @@
     python benchmarks/train_brain_prior.py --out RUNS --D 64 --start inf       # 10 % more at D = 64
     python benchmarks/train_brain_prior.py --out RUNS --D inf --start inf      # the same 10 % at D = inf
 
-A run that is stopped goes on from its last checkpoint when it is called again. Needs scikit-image (extra `test`).
+A run that is stopped goes on from its last checkpoint when it is called again.
+Needs scikit-image (extra `test`) and PyWavelets.
 """
 
 import numpy as np

@@ -17,18 +17,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
+from pair_training import kept_pairs, optimiser, patches, run
 from prior_training import averaged
 from train_chest_prior import PLAN
 
-from pgm_jax import data, networks, training
+from pgm_jax import networks, training
 from pgm_jax.core import checkpoint
 from pgm_jax.processes import PFGMpp, precondition
 from pgm_jax.recipes import generation
 from pgm_jax.recipes.ct import chest_slices, low_dose_pair
 from pgm_jax.training import ema, objectives
 
-PATCH, BATCH = 96, 8
 VARIANTS = 5
 PHOTONS = (2e3, 4e4)
 # Pixels of the simulated slices over those of the scan, so that sizes and noise vary.
@@ -43,42 +42,18 @@ NETWORK = networks.drunet(**PLAN.network, conditions=networks.Conditions(image=1
 
 def pairs(out):
     """Low-dose images and truths of the training person, simulated once and kept beside the runs."""
-    kept = Path(out) / "pairs.npz"
-    if not kept.exists():
-        slices = chest_slices("chest-ct")
-        simulate = {
-            size: jax.jit(lambda key, fine, n, size=size: low_dose_pair(key, fine, size * slices.pixel, n))
-            for size in SIZES
-        }
-        rng, found = np.random.default_rng(0), []
-        for variant in range(VARIANTS):
-            for fine in slices.fine:
-                size, photons = rng.choice(SIZES), np.exp(rng.uniform(*np.log(PHOTONS)))
-                key = jax.random.key(len(found))
-                found.append(np.stack(simulate[size](key, fine, np.float32(photons))).astype(np.float16))
-            print(f"variant {variant + 1} of {VARIANTS} simulated", flush=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, pairs=np.stack(found))
-    return np.load(kept)["pairs"]
+    slices, rng = chest_slices("chest-ct"), np.random.default_rng(0)
+    simulate = {
+        size: jax.jit(lambda key, fine, n, size=size: low_dose_pair(key, fine, size * slices.pixel, n))
+        for size in SIZES
+    }
 
+    def pair(number):
+        size, photons = rng.choice(SIZES), np.exp(rng.uniform(*np.log(PHOTONS)))
+        fine = slices.fine[number % len(slices.fine)]
+        return simulate[size](jax.random.key(number), fine, np.float32(photons))
 
-def patches(array, seed):
-    """Endless batches of patches of the anatomy, mirrored at random; sample g is a function of (seed, g)."""
-
-    def cut(number):
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
-        pair = array[rng.integers(len(array))]
-        places = np.argwhere(pair[1, ::4, ::4, 0] > 0.1) * 4
-        place = places[rng.integers(len(places))] - PATCH // 2 + rng.integers(-8, 9, 2)
-        row, column = np.clip(place, 0, np.array(pair.shape[1:3]) - PATCH)
-        patch = pair[:, row : row + PATCH, column : column + PATCH].astype(np.float32)
-        return patch[:, :, ::-1] if rng.random() < 0.5 else patch
-
-    def draw(numbers):
-        found = np.stack([cut(number) for number in numbers])
-        return {"x0": found[:, 1], "cond": {"image": found[:, 0]}}
-
-    return data.Batches(draw, BATCH, slice(0, BATCH), BATCH)
+    return kept_pairs(Path(out) / "pairs.npz", pair, VARIANTS * len(slices.fine))
 
 
 def folder(out, stage, D=math.inf, spacing=None):
@@ -101,19 +76,15 @@ def objective_of(stage, D, spacing):
 
 
 def parts(stage):
-    """Optimiser and averages of a stage."""
-    rate = optax.warmup_cosine_decay_schedule(0.0, RATES[stage], 100, STEPS[stage], 0.01 * RATES[stage])
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.999 if stage == "few" else 0.99)
-    )
-    return optimiser, [ema.half_life(100 if stage in ("tune", "few") else 200)]
+    """Optimiser and half-life of the average of a stage."""
+    return optimiser(RATES[stage], STEPS[stage], stage == "few"), 100 if stage in ("tune", "few") else 200
 
 
 def finished(out, stage, D=math.inf, spacing=None):
     """The averaged parameters of a finished run."""
-    optimiser, averages = parts(stage)
-    carry = objectives.carry_of() if stage == "few" else ()
-    abstract = training.abstract_state(jax.random.key(0), NETWORK.init, optimiser, ema=averages, carry=carry)
+    tool, average = parts(stage)
+    averages, carry = [ema.half_life(average)], objectives.carry_of() if stage == "few" else ()
+    abstract = training.abstract_state(jax.random.key(0), NETWORK.init, tool, ema=averages, carry=carry)
     state, _ = checkpoint.restore(folder(out, stage, D, spacing).resolve(), abstract)
     return state.ema[averages[0].name]
 
@@ -140,28 +111,15 @@ def main():
     parser.add_argument("--spacing", choices=("uniform", "nonuniform"), default="nonuniform")
     given = parser.parse_args()
     stage, path = given.stage, folder(given.out, given.stage, given.D, given.spacing)
-    optimiser, averages = parts(stage)
-    seed = list(STEPS).index(stage)
+    seed, (tool, average) = list(STEPS).index(stage), parts(stage)
     described = {"stage": stage, "D": str(given.D), "steps": STEPS[stage], "rate": RATES[stage]}
-    training.fit(
+    run(
         objectives.augmented(PLAN.augment, objective_of(stage, given.D, given.spacing), ("x0", "cond/image")),
-        optimiser,
-        start_of(stage, given.runs, given.out, given.D),
-        patches(pairs(given.out), seed),
-        key=jax.random.key(seed),
-        steps=STEPS[stage],
-        ema=averages,
+        tool, start_of(stage, given.runs, given.out, given.D), patches(pairs(given.out), seed), path,
+        STEPS[stage], average, key=jax.random.key(seed),
         carry=objectives.carry_of() if stage == "few" else (),
-        checkpoint=path.resolve(),
-        save_every=300,
-        keep=2,
-        hooks=[
-            training.jsonl(path / "metrics.jsonl"),
-            lambda step, metrics, state: print(step, metrics, flush=True),
-        ],
         meta=described | {"spacing": given.spacing if stage == "fast" else None},
-        log_every=50,
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

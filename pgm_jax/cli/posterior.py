@@ -12,6 +12,7 @@ from pgm_jax.cli.kept import Kept
 from pgm_jax.data import whole_file
 from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
+from pgm_jax.recipes.consistency_posterior import FEW_LEVELS, annealed, early_tv
 from pgm_jax.reconstruction import GUIDES, cg_sense, fbp, posterior, posterior_cost
 from pgm_jax.report import Panel, comparison_figure, html_report
 
@@ -20,8 +21,9 @@ _LEVELS = {"sigma_max": 1.0, "sigma_min": 0.005}
 _CG_STEPS = 8
 # Unit of priors of CT: images of attenuation are divided by that of water.
 WATER = "attenuation of water"
-# Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
-_TRUST = 2.5
+# Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x, and of few steps.
+_TRUST, _FEW_TRUST = 2.5, 2.0
+_STEPS, _FEW_STEPS = 50, 2
 
 
 class PriorRequest(NamedTuple):
@@ -51,6 +53,7 @@ class Drawn(NamedTuple):
         means: list of (height, width, 1).
         stds: list of (height, width, 1), real.
         scale: value of the image that was 1 for the prior.
+        steps: sampler steps of a draw.
         seconds: seconds of each slice; the first holds the compilation, a resumed one almost none.
     """
 
@@ -58,6 +61,7 @@ class Drawn(NamedTuple):
     means: list
     stds: list
     scale: float
+    steps: int
     seconds: list
 
 
@@ -69,7 +73,7 @@ def draw_slices(request, scan, steps, console) -> Drawn:
     Args:
         request: `reconstruct.Request` with a `PriorRequest`.
         scan: `reconstruction.Scan`.
-        steps: sampler steps.
+        steps: sampler steps; None is 50, or 2 for a prior that reads an image.
         console: rich console.
 
     Returns:
@@ -80,7 +84,8 @@ def draw_slices(request, scan, steps, console) -> Drawn:
     """
     asked = request.prior
     prior = load_prior(asked.name)
-    _require(request, scan, prior)
+    steps = steps or (_FEW_STEPS if prior.reads_image else _STEPS)
+    _require(request, scan, prior, steps)
     slices = [one for problem in scan.problems for one in _slices(problem)]
     starts = [_first_image(operator, y, request) for operator, y in slices]
     water = request.water if prior.unit == WATER else None
@@ -90,20 +95,21 @@ def draw_slices(request, scan, steps, console) -> Drawn:
         f"{request.method} with {asked.name}: {len(slices)} slices, {asked.draws} draws of {steps} steps; "
         f"{scale:.4g} in the image is 1 for the prior ({prior.card['unit']})"
     )
-    how = {"method": request.method, "steps": steps, "draws": asked.draws}
-    how |= _LEVELS | _options(request.method)
-    given = lambda number: _given(slices[number], starts[number], scale, asked.noise_std)
+    how = {"method": request.method, "draws": asked.draws} | _options(
+        request.method, steps, prior.reads_image
+    )
+    given = lambda number: _given(slices[number], starts[number], scale, asked.noise_std, prior.reads_image)
     open_slices = [number for number in range(len(slices)) if not kept.has(number)]
     if open_slices:
-        likelihood, start = given(open_slices[0])
-        cost = posterior_cost(key, prior, likelihood, images=len(open_slices), start=start, **how)
+        likelihood, images = given(open_slices[0])
+        cost = posterior_cost(key, prior, likelihood, images=len(open_slices), **images, **how)
         console.print(_told(cost, len(open_slices)))
     means, stds, seconds = [], [], []
     for number in range(len(slices)):
         begun, found = time.perf_counter(), kept.load(number)
         if found is None:
-            likelihood, start = given(number)
-            found = posterior(jax.random.fold_in(key, number), prior, likelihood, start=start, **how)
+            likelihood, images = given(number)
+            found = posterior(jax.random.fold_in(key, number), prior, likelihood, **images, **how)
             found = [np.asarray(found.mean) * scale, np.asarray(found.std) * scale]
             kept.save(number, found)
         seconds.append(time.perf_counter() - begun)
@@ -111,17 +117,16 @@ def draw_slices(request, scan, steps, console) -> Drawn:
         stds.append(found[1])
         _say(console, number, seconds, len(slices))
     kept.clear()
-    return Drawn(starts, means, stds, scale, seconds)
+    return Drawn(starts, means, stds, scale, steps, seconds)
 
 
-def write_report(path, request, drawn, steps, facts) -> None:
+def write_report(path, request, drawn, facts) -> None:
     """Writes the HTML report: first image, mean and standard deviation of up to four slices, and what was asked.
 
     Args:
         path: file.
         request: `reconstruct.Request` with a `PriorRequest`.
         drawn: `Drawn`.
-        steps: sampler steps of a draw.
         facts: further rows of the table.
     """
     count = len(drawn.means)
@@ -141,7 +146,13 @@ def write_report(path, request, drawn, steps, facts) -> None:
     ]
     picture = io.BytesIO()
     comparison_figure(rows, picture, [f"slice {k}" for k in shown], f"{request.method}, {request.prior.name}")
-    about = {"method": request.method, "steps": steps, **request.prior._asdict(), **facts, "slices": count}
+    about = {
+        "method": request.method,
+        "steps": drawn.steps,
+        **request.prior._asdict(),
+        **facts,
+        "slices": count,
+    }
     warning = (
         "Research software, not a medical device. Structures may come from the prior and not from the data."
     )
@@ -151,7 +162,7 @@ def write_report(path, request, drawn, steps, facts) -> None:
         out.write(page.encode())
 
 
-def _require(request, scan, prior):
+def _require(request, scan, prior, steps):
     asked, kinds = request.prior, {problem.kind for problem in scan.problems}
     if request.method not in GUIDES:
         raise ValueError(
@@ -159,6 +170,11 @@ def _require(request, scan, prior):
         )
     if not kinds <= {"mri", "planar"} or len(scan.problems[0].operator.domain.shape) != 3:
         raise ValueError("--prior draws slices of MRI and of parallel or fan-beam CT: use a classical method")
+    if prior.reads_image and (request.method != "dds" or steps not in FEW_LEVELS):
+        raise ValueError(
+            f"{asked.name} reads an image and takes --method dds with --steps 1 or 2, not {request.method} with "
+            f"{steps}: leave --steps out, or use another prior"
+        )
     complex_prior = prior.card["network"][1].get("channels") == 2
     if complex_prior != jnp.issubdtype(scan.problems[0].operator.domain.dtype, jnp.complexfloating):
         kinds = ("complex", "real") if complex_prior else ("real", "complex")
@@ -199,10 +215,14 @@ def _slices(problem):
     return [(one, problem.y[..., k : k + 1]) for k in range(problem.y.shape[-1])]
 
 
-def _given(problem, start, scale, noise_std):
-    """Likelihood and start of a slice in the prior's unit."""
+def _given(problem, start, scale, noise_std, reads_image):
+    """Likelihood of a slice in the prior's unit, and the image that it starts from and perhaps reads."""
     operator, y = problem
-    return GaussianLikelihood.create(operator, y / scale, noise_std / scale), jnp.asarray(start / scale)
+    likelihood = GaussianLikelihood.create(operator, y / scale, noise_std / scale)
+    if not reads_image:
+        return likelihood, {"start": jnp.asarray(start / scale)}
+    first = early_tv(operator, y / scale, noise_std / scale)
+    return likelihood, {"start": first, "cond": {"image": first}}
 
 
 def _told(cost, count):
@@ -219,12 +239,10 @@ def _first_image(operator, y, request):
     return np.asarray(fbp(operator, y, request.options.window))
 
 
-def _annealed(process, t):
-    return _TRUST * process.sigma(t) ** 2
-
-
-def _options(method):
-    return {"gamma": _annealed} if method == "dds" else {}
+def _options(method, steps, reads_image):
+    if reads_image:
+        return {"levels": FEW_LEVELS[steps], "gamma": annealed(_FEW_TRUST)}
+    return {"steps": steps} | _LEVELS | ({"gamma": annealed(_TRUST)} if method == "dds" else {})
 
 
 def _say(console, number, seconds, count):

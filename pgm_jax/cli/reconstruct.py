@@ -15,7 +15,6 @@ from pgm_jax.reconstruction import GUIDES, METHODS, kspace_scan, method_for, pro
 from pgm_jax.reconstruction.methods import Options
 
 _SUFFIXES = {"nifti": "image.nii.gz", "npy": "image.npy", "dicom": "image"}
-_DRAW_STEPS = 50
 _MRI = ("RadialScan", "KooshballScan", "SpiralScan", "TrajectoryScan")
 
 
@@ -89,8 +88,7 @@ def _solved(request, scan, console):
 
 def _drawn(request, scan, console):
     """The posterior means, the steps of a draw, and what was drawn; writes the standard deviation."""
-    steps = _DRAW_STEPS if request.steps is None else request.steps
-    drawn = draw_slices(request, scan, steps, console)
+    drawn = draw_slices(request, scan, request.steps, console)
     spread = scan.volume(_arranged(scan, drawn.stds))
     if request.water is not None:
         spread = spread._replace(array=(1000 / request.water * spread.array).astype(np.float32), units="HU")
@@ -98,10 +96,10 @@ def _drawn(request, scan, console):
     data.write(file, spread, overwrite=True)
     data.write_png(request.out / "std.png", spread, overwrite=True)
     facts = {"device": jax.devices()[0].device_kind, "seconds": f"{sum(drawn.seconds):.1f}"}
-    write_report(request.out / "report.html", request, drawn, steps, facts)
+    write_report(request.out / "report.html", request, drawn, facts)
     console.print(f"wrote {file}, std.png and report.html")
     record = {"scale": drawn.scale, "slice_seconds": drawn.seconds, "std": file.name}
-    return _arranged(scan, drawn.means), steps, record
+    return _arranged(scan, drawn.means), drawn.steps, record
 
 
 def _arranged(scan, slices):

@@ -66,6 +66,20 @@ def test_draws_are_written_and_an_interrupted_run_goes_on(scan, tmp_path, monkey
     np.testing.assert_array_equal(np.load(tmp_path / "parts/image.npy"), image)
 
 
+def test_a_prior_that_reads_an_image_takes_two_steps_from_an_early_tv_image(scan, tmp_path, capsys):
+    file, truth = scan
+    asked = ("--prior", "brain-t1-posterior", "--noise-std", NOISE, "--draws", 2)
+    assert cli.main(words(file, tmp_path / "few", *asked)) == 0
+    assert "2 draws of 2 steps" in capsys.readouterr().out
+    found = np.abs(np.load(tmp_path / "few/image.npy")).reshape(truth.shape)
+    assert 20 * np.log10(truth.max() / np.sqrt(np.mean((found - truth) ** 2))) > 28
+    assert json.loads((tmp_path / "few/reconstruct.json").read_text())["steps"] == 2
+    for more, method in ((("--steps", 6), "dds"), ((), "dps")):
+        assert cli.main(words(file, tmp_path / "no", *asked, *more, method=method)) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("pgm: ") and err.count("\n") == 1 and "--steps 1 or 2" in err, err
+
+
 def test_a_prior_of_complex_images_is_refused_for_ct(tmp_path, capsys):
     """Before anything is drawn, and so is a wrong attenuation of water."""
     angles = {"unit": "degrees", "start": 0, "stop": 180, "count": 6}

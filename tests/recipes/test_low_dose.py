@@ -1,43 +1,22 @@
 """Hijacked samplers against their steps by hand, on untrained networks of both kinds and every noise law."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import untrained_prior
 
-from pgm_jax import networks, priors
+from pgm_jax import priors
 from pgm_jax.recipes import ct
-
-OPTIONS = {"channels": 1, "widths": [8, 8], "encoder": [1, 1], "decoder": [1], "embedding": 8}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Priors by objective, D and whether they read the low-dose image."""
-    folder = tmp_path_factory.mktemp("priors")
-
-    def make(objective, D, reads):
-        conditions = {"conditions": {"image": 1}} if reads else {}
-        network = networks.drunet(
-            **OPTIONS, **{name: networks.Conditions(**given) for name, given in conditions.items()}
-        )
-        params = jax.tree.map(
-            lambda leaf: 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-            jax.eval_shape(network.init, jax.random.key(0)),
-        )
-        card = {
-            "network": ["drunet", OPTIONS | conditions],
-            "process": ["PFGMpp", {"D": str(D)}],
-            "sigma_data": 0.5,
-            "unit": "water",
-            "multiple": 4,
-        } | ({} if objective == "denoising" else {"objective": objective})
-        priors.save_prior(folder / "one.npz", params, card)
-        return priors.load_prior(folder / "one.npz")
-
-    return make
+    return functools.partial(untrained_prior, tmp_path_factory.mktemp("priors"))
 
 
 LOW = jax.random.normal(jax.random.key(3), (8, 8, 1))

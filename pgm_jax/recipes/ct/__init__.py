@@ -1,13 +1,18 @@
 """CT recipes (review 3.1.1)."""
 
+from pgm_jax.recipes.consistency_posterior import FewSteps as FewSteps, annealed as annealed
 from pgm_jax.recipes.ct.chest import (
     BASELINES as BASELINES,
     Settings as Settings,
-    annealed as annealed,
     baseline as baseline,
     draws as draws,
     scores as scores,
     settings as settings,
+)
+from pgm_jax.recipes.ct.few_steps import (
+    few_step_draws as few_step_draws,
+    few_step_settings as few_step_settings,
+    first_image as first_image,
 )
 from pgm_jax.recipes.ct.low_dose import (
     Hijack as Hijack,

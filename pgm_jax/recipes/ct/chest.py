@@ -3,7 +3,6 @@
 Every method takes the same weighted line integrals and returns attenuation relative to water.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 
 from pgm_jax.metrics import nrmse, psnr, ssim
 from pgm_jax.operators import Diagonal
+from pgm_jax.recipes.consistency_posterior import annealed
 from pgm_jax.recipes.ct.scan import WATER
 from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import fbp, natural_balance, posterior, tgv, tv
@@ -133,12 +133,6 @@ def draws(key, prior, scan, chosen: Settings, method: str = "dds", **options) ->
 _compiled_baseline = jax.jit(baseline, static_argnums=(0, 2))
 # What a baseline does not read, so that it is compiled once for all of them.
 _OF_DRAWS = {name: 1 for name in ("trust", "cg", "sigma_max", "steps", "draws", "sigma_min")}
-
-
-@functools.cache
-def annealed(trust: float):
-    """Returns the variance `(process, t) -> trust sigma(t)^2` for DDS, the same function for the same trust."""
-    return lambda process, t: trust * process.sigma(t) ** 2
 
 
 def scores(image, truth) -> dict[str, Any]:

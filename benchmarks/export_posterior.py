@@ -1,0 +1,113 @@
+"""Tunes the numbers of a consistency posterior on validation people and writes the shipped prior with its card.
+
+    python benchmarks/export_posterior.py brain --out OUT --D 64
+    python benchmarks/export_posterior.py chest --out OUT --D 128
+
+OUT holds the finished run of `train_posterior.py`. The numbers of one and two evaluations go to `few_steps.json` of
+the recipe; the score is the mean PSNR of one draw and of the mean of four. The test people are not read here.
+"""
+
+import argparse
+import importlib.resources
+import itertools
+import json
+
+import train_posterior
+from few_step_posterior import scored_draws, validation_scans
+from prior_export import FOLDER
+from train_posterior import STAGES
+
+from pgm_jax import load_prior
+from pgm_jax.priors import LearnedPrior, save_prior
+from pgm_jax.processes import PFGMpp
+from pgm_jax.recipes.consistency_posterior import FewSteps
+
+TASKS = {"brain": ("4", "8"), "chest": train_posterior.TASKS}
+ROOMS = {"brain": "pgm_jax.recipes.mri", "chest": "pgm_jax.recipes.ct"}
+FIRST, RATIOS, TRUSTS, CG = (0.1, 0.3, 0.8), (0.1, 0.3), (0.5, 2.0), {"brain": 10, "chest": 20}
+TEACHERS = {"brain": "brain-t1-pfgmpp", "chest": "chest-ct-pfgmpp"}
+ABOUT = {
+    "brain": "the early TV image (recipes.mri.first_image) of four coils and a fourth to an eighth of the lines",
+    "chest": "the early TV image (recipes.ct.first_image) of 23 or 60 views, or of 120 with 4,000 photons a ray",
+}
+
+
+def student_of(part, out, D):
+    """The tuned network as a prior, with the least card that works."""
+    plan = train_posterior.plan_of(part)
+    options = dict(plan.network) | {"conditions": {"image": plan.network["channels"]}}
+    card = {
+        "network": ["drunet", options],
+        "process": ["PFGMpp", {"D": str(D)}],
+        "sigma_data": plan.sigma_data,
+        "unit": load_prior(TEACHERS[part]).unit,
+        "multiple": 16,
+        "objective": "ect",
+    }
+    params = train_posterior.finished(out, part, D)
+    network = train_posterior.network_of(part)
+    return LearnedPrior(params=params, process=PFGMpp(D), network=network, text=json.dumps(card))
+
+
+def candidates(part, evaluations):
+    """Numbers to try for one evaluation or two."""
+    ratios = RATIOS if evaluations == 2 else (None,)
+    for first, ratio, trust in itertools.product(FIRST, ratios, TRUSTS):
+        levels = (first,) if ratio is None else (first, round(ratio * first, 4))
+        yield FewSteps(levels, trust, CG[part])
+
+
+def tuned(part, prior, task):
+    """The best numbers of one and of two evaluations, with their validation PSNR."""
+    scans, best = validation_scans(part, task), {}
+    for evaluations in (1, 2):
+        trials = []
+        for few in candidates(part, evaluations):
+            trials.append((scored_draws(part, prior, scans, task, few), few))
+            print(part, task, few, trials[-1][0], flush=True)
+        best[f"{task}-{evaluations}"] = max(trials, key=lambda pair: sum(pair[0].values()))
+    return best
+
+
+def main():
+    """Tunes, then writes settings and prior."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=tuple(TASKS))
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--D", type=float, required=True)
+    given = parser.parse_args()
+    part, D = given.part, given.D
+    path = FOLDER / f"{TEACHERS[part].removesuffix('-pfgmpp')}-posterior.npz"
+    student, teacher = student_of(part, given.out, D), load_prior(TEACHERS[part]).card
+    # Tuned as shipped, in 8 bits.
+    save_prior(path, student.params, student.card, bits=8)
+    shipped = load_prior(path)
+    found = {}
+    for task in TASKS[part]:
+        found |= tuned(part, shipped, task)
+    settings = {name: few._asdict() for name, (_, few) in found.items()}
+    command = f"python benchmarks/export_posterior.py {part} --out OUT --D {D:g}"
+    text = {"validation": "see the command", "command": command, "settings": settings}
+    target = importlib.resources.files(ROOMS[part]).joinpath("few_steps.json")
+    target.write_text(json.dumps(text, indent=1) + "\n")
+    card = teacher | student.card | {
+        "images": f"{teacher['images']}, given {ABOUT[part]} in cond['image']",
+        "start": TEACHERS[part],
+        "plan": {name: dict(zip(("steps", "rate", "average"), row, strict=True)) for name, row in STAGES.items()},
+        "levels": "ln(sigma) ~ N({}, {}^2)".format(*train_posterior.LEVELS),
+        "pairs": train_posterior.PAIRS[part],
+        "step": sum(steps for steps, _, _ in STAGES.values()),
+        "command": f"python benchmarks/train_posterior.py {part} --out OUT --D {D:g}; {command}",
+        "validation_psnr_db": {name: score for name, (score, _) in found.items()},
+    }  # fmt: skip
+    # No configuration: `pgm sample` has no image to give.
+    for absent in ("posterior_psnr_db", "denoising_psnr_db", "audit", "loss", "config"):
+        card.pop(absent, None)
+    save_prior(path, student.params, card, bits=8)
+    print(path.name, path.stat().st_size, json.dumps(load_prior(path).card, indent=1))
+
+
+if __name__ == "__main__":
+    main()
