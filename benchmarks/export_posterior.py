@@ -15,7 +15,7 @@ import json
 import train_posterior
 from few_step_posterior import scored_draws, validation_scans
 from prior_export import FOLDER
-from train_posterior import STAGES
+from train_posterior import SPREAD, STAGES
 
 from pgm_jax import load_prior
 from pgm_jax.priors import LearnedPrior, save_prior
@@ -36,8 +36,9 @@ def student_of(part, out, D):
     """The tuned network as a prior, with the least card that works."""
     plan = train_posterior.plan_of(part)
     options = dict(plan.network) | {"conditions": {"image": plan.network["channels"]}}
+    options |= {"sigma_data": plan.sigma_data, "spread": SPREAD}
     card = {
-        "network": ["drunet", options],
+        "network": ["fused_drunet", options],
         "process": ["PFGMpp", {"D": str(D)}],
         "sigma_data": plan.sigma_data,
         "unit": load_prior(TEACHERS[part]).unit,

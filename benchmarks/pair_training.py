@@ -15,11 +15,11 @@ from pgm_jax.training import ema
 PATCH, BATCH = 96, 8
 
 
-def kept_pairs(path, simulate, total):
-    """Pairs `simulate(number)` for every number below `total`, made once and kept in a file."""
+def kept_pairs(path, make, total):
+    """Pairs `make()(number)` for every number below `total`, made once and kept in a file."""
     path = Path(path)
     if not path.exists():
-        found = []
+        simulate, found = make(), []
         for number in range(total):
             pair = np.stack([np.asarray(image) for image in simulate(number)])
             found.append(pair if np.iscomplexobj(pair) else pair.astype(np.float16))

@@ -28,7 +28,8 @@ from pgm_jax.recipes import generation
 from pgm_jax.recipes.ct import chest_slices, low_dose_pair
 from pgm_jax.training import ema, objectives
 
-VARIANTS = 5
+# Each of the 133 slices five times.
+PAIRS = 665
 PHOTONS = (2e3, 4e4)
 # Pixels of the simulated slices over those of the scan, so that sizes and noise vary.
 SIZES = (0.85, 1.0, 1.15)
@@ -40,8 +41,8 @@ STAGES = 5
 NETWORK = networks.drunet(**PLAN.network, conditions=networks.Conditions(image=1))
 
 
-def pairs(out):
-    """Low-dose images and truths of the training person, simulated once and kept beside the runs."""
+def simulated():
+    """`number -> (low-dose image, truth)` of slices of the training person."""
     slices, rng = chest_slices("chest-ct"), np.random.default_rng(0)
     simulate = {
         size: jax.jit(lambda key, fine, n, size=size: low_dose_pair(key, fine, size * slices.pixel, n))
@@ -53,7 +54,7 @@ def pairs(out):
         fine = slices.fine[number % len(slices.fine)]
         return simulate[size](jax.random.key(number), fine, np.float32(photons))
 
-    return kept_pairs(Path(out) / "pairs.npz", pair, VARIANTS * len(slices.fine))
+    return pair
 
 
 def folder(out, stage, D=math.inf, spacing=None):
@@ -112,10 +113,11 @@ def main():
     given = parser.parse_args()
     stage, path = given.stage, folder(given.out, given.stage, given.D, given.spacing)
     seed, (tool, average) = list(STEPS).index(stage), parts(stage)
+    found = kept_pairs(Path(given.out) / "pairs.npz", simulated, PAIRS)
     described = {"stage": stage, "D": str(given.D), "steps": STEPS[stage], "rate": RATES[stage]}
     run(
         objectives.augmented(PLAN.augment, objective_of(stage, given.D, given.spacing), ("x0", "cond/image")),
-        tool, start_of(stage, given.runs, given.out, given.D), patches(pairs(given.out), seed), path,
+        tool, start_of(stage, given.runs, given.out, given.D), patches(found, seed), path,
         STEPS[stage], average, key=jax.random.key(seed),
         carry=objectives.carry_of() if stage == "few" else (),
         meta=described | {"spacing": given.spacing if stage == "fast" else None},

@@ -6,6 +6,7 @@ from pgm_jax.networks.discriminator import patch_discriminator as patch_discrimi
 from pgm_jax.networks.dit import DiTOptions as DiTOptions, dit as dit
 from pgm_jax.networks.drunet import drunet as drunet
 from pgm_jax.networks.functional import from_nnx as from_nnx
+from pgm_jax.networks.fused import fused as fused, fused_drunet as fused_drunet
 from pgm_jax.networks.growing import grow as grow
 from pgm_jax.networks.jump import (
     TARGET_FEATURES as TARGET_FEATURES,
