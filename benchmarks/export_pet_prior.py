@@ -53,5 +53,5 @@ def volumes():
 if __name__ == "__main__":
     export(
         __doc__, PLAN, "brain-pet", "pet",
-        psnr=psnr, truths=truths, volumes=volumes, facts=FACTS, tuned=(128.0, math.inf),
+        psnr=psnr, truths=truths, volumes=volumes, facts=FACTS, tuned=(128.0, math.inf), bits=16,
     )  # fmt: skip

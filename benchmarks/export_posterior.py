@@ -3,28 +3,31 @@
     python benchmarks/export_posterior.py brain --out OUT --D 64
     python benchmarks/export_posterior.py chest --out OUT --D 128
 
-OUT holds the finished run of `train_posterior.py`. The numbers of one and two evaluations go to `few_steps.json` of
-the recipe; the score is the mean PSNR of one draw and of the mean of four. The test people are not read here.
+OUT holds the finished run of `train_posterior.py`. The numbers of one and two evaluations of plug-and-play are
+searched on two slices of each validation person and go to `few_steps.json` of the recipe. The test people are not
+read here.
 """
 
 import argparse
 import importlib.resources
-import itertools
 import json
 
+import numpy as np
 import train_posterior
-from few_step_posterior import scored_draws, validation_scans
+from few_step_posterior import mean_psnr, plugged, read_by, searched, validation_scans
 from prior_export import FOLDER
 from train_posterior import SPREAD, STAGES
 
 from pgm_jax import load_prior
 from pgm_jax.priors import LearnedPrior, save_prior
 from pgm_jax.processes import PFGMpp
+from pgm_jax.recipes import ct, mri
 from pgm_jax.recipes.consistency_posterior import FewSteps
 
 TASKS = {"brain": ("4", "8"), "chest": train_posterior.TASKS}
-ROOMS = {"brain": "pgm_jax.recipes.mri", "chest": "pgm_jax.recipes.ct"}
-FIRST, RATIOS, TRUSTS, CG = (0.1, 0.3, 0.8), (0.1, 0.3), (0.5, 2.0), {"brain": 10, "chest": 20}
+ROOMS = {"brain": mri, "chest": ct}
+# Where the search for level, relaxation, trust and extrapolation begins; one evaluation has the second row.
+CENTRES, TRIALS = [[0.5, 0.5, 0.015, 0.5], [0.04, 1.2, 0.4, 0.1]], {1: 40, 2: 100}
 TEACHERS = {"brain": "brain-t1-pfgmpp", "chest": "chest-ct-pfgmpp"}
 ABOUT = {
     "brain": "the early TV image (recipes.mri.first_image) of four coils and a fourth to an eighth of the lines",
@@ -50,23 +53,21 @@ def student_of(part, out, D):
     return LearnedPrior(params=params, process=PFGMpp(D), network=network, text=json.dumps(card))
 
 
-def candidates(part, evaluations):
-    """Numbers to try for one evaluation or two."""
-    ratios = RATIOS if evaluations == 2 else (None,)
-    for first, ratio, trust in itertools.product(FIRST, ratios, TRUSTS):
-        levels = (first,) if ratio is None else (first, round(ratio * first, 4))
-        yield FewSteps(levels, trust, CG[part])
-
-
 def tuned(part, prior, task):
-    """The best numbers of one and of two evaluations, with their validation PSNR."""
+    """Numbers of one and of two evaluations, searched at random, with their validation PSNR."""
+    chosen = ROOMS[part].settings(task)
     scans, best = validation_scans(part, task), {}
+    given = read_by(part, scans, chosen)
+    score = lambda numbers: mean_psnr(
+        part, [plugged(prior, pair, numbers, chosen.cg) for pair in given], scans
+    )
     for evaluations in (1, 2):
-        trials = []
-        for few in candidates(part, evaluations):
-            trials.append((scored_draws(part, prior, scans, task, few), few))
-            print(part, task, few, trials[-1][0], flush=True)
-        best[f"{task}-{evaluations}"] = max(trials, key=lambda pair: sum(pair[0].values()))
+        numbers, psnr = searched(np.array(CENTRES[-evaluations:]), score, TRIALS[evaluations])
+        best[f"{task}-{evaluations}"] = (
+            FewSteps(np.round(np.asarray(numbers, np.float64), 5).tolist(), chosen.cg),
+            round(psnr, 3),
+        )
+        print(part, task, best[f"{task}-{evaluations}"], flush=True)
     return best
 
 
@@ -88,10 +89,10 @@ def main():
     found = {}
     for task in TASKS[part]:
         found |= tuned(part, shipped, task)
-    settings = {name: few._asdict() for name, (_, few) in found.items()}
+    settings = {name: few._asdict() for name, (few, _) in found.items()}
     command = f"python benchmarks/export_posterior.py {part} --out OUT --D {D:g}"
-    text = {"validation": "see the command", "command": command, "settings": settings}
-    target = importlib.resources.files(ROOMS[part]).joinpath("few_steps.json")
+    text = {"command": command, "settings": settings}
+    target = importlib.resources.files(ROOMS[part].__name__).joinpath("few_steps.json")
     target.write_text(json.dumps(text, indent=1) + "\n")
     card = teacher | student.card | {
         "images": f"{teacher['images']}, given {ABOUT[part]} in cond['image']",
@@ -101,7 +102,7 @@ def main():
         "pairs": train_posterior.PAIRS[part],
         "step": sum(steps for steps, _, _ in STAGES.values()),
         "command": f"python benchmarks/train_posterior.py {part} --out OUT --D {D:g}; {command}",
-        "validation_psnr_db": {name: score for name, (score, _) in found.items()},
+        "validation_psnr_db": {name: score for name, (_, score) in found.items()},
     }  # fmt: skip
     # No configuration: `pgm sample` has no image to give.
     for absent in ("posterior_psnr_db", "denoising_psnr_db", "audit", "loss", "config"):

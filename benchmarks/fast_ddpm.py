@@ -31,7 +31,7 @@ PEOPLE, TEST = ("pycortex-s1", "mni152", "pydeface-mean"), "colin27"
 # Voxels of 1 mm between a slice and either neighbour.
 GAP = 3
 CHANNELS = {"neighbours": 2, "activity": 1}
-PATCH, BATCH, STEPS, RATE = 96, 8, 4000, 1e-3
+PATCH, BATCH, STEPS, RATE = 96, 8, 2500, 1e-3
 DRAWS, BINS = 8, 64
 GRID = generation.fast_ddpm(10)
 

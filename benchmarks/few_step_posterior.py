@@ -1,6 +1,6 @@
 """Few-step reconstruction beside 35 evaluations of the teacher, tuned on validation, measured on test people:
-few-step DDS with new noise, accelerated plug-and-play without (rows "pnp"), and the consistency posterior, whose
-network reads the early TV image (rows "posterior").
+few-step DDS with new noise, accelerated plug-and-play without (rows "pnp"), and both with the students that read
+the early TV image (rows "posterior").
 
     python benchmarks/few_step_posterior.py chest --json FILE
     python benchmarks/few_step_posterior.py brain --json FILE
@@ -25,11 +25,18 @@ from pgm_jax import load_prior
 from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import prior_names
 from pgm_jax.recipes import ct, mri
-from pgm_jax.reconstruction import PlugStep, plug_and_play
+from pgm_jax.recipes.consistency_posterior import (
+    FEW_DRAWS,
+    FewSteps,
+    consistency_posterior,
+    few_step_image,
+)
 
 DRAWS = 4
 METHODS = ("dds", "pnp", "posterior")
 TRIALS, TUNED = 240, 2
+# Of the settings of the draws, which the TV image does not read: one compiled program serves them all.
+UNREAD = {"draws": 1, "steps": 1}
 FIRST, RATIO = {"chest": (0.15, 0.4, 0.8), "brain": (0.04, 0.1, 0.25)}, (0.15, 0.4)
 TASKS = {"chest": ("views_23", "views_60", "photons_4000"), "brain": (4, 8)}
 PEOPLE = {"chest": (("lung1",), "lung2"), "brain": (("brain1", "brain2"), "colin27")}
@@ -68,29 +75,33 @@ def validation_scans(part, task, count=TUNED):
     return [scan for name in PEOPLE[part][0] for scan in scans(name, task, count)]
 
 
-def few_step_posterior(part, prior, scan, task, few, number):
-    """The consistency posterior of one scan."""
-    key = jax.random.key(number)
-    if part == "brain":
-        return mri.few_step_draws(key, prior, scan, few, DRAWS)
-    return ct.few_step_draws(key, prior, scan, ct.settings(task), few, DRAWS)
-
-
-def scored_draws(part, prior, scans, task, few):
-    """Mean PSNR over scans of one draw and of the mean of the consistency posterior, in dB."""
-    found = [few_step_posterior(part, prior, scan, task, few, n) for n, scan in enumerate(scans)]
-    draw, mean = [x.draws[0] for x in found], [x.mean for x in found]
-    return {"draw": round(mean_psnr(part, draw, scans), 2), "mean": round(mean_psnr(part, mean, scans), 2)}
-
-
-def posterior_rows(part, test, task):
-    """Rows of the consistency posterior, one evaluation and two, with the shipped numbers."""
+def posterior_rows(part, test, task, chosen):
+    """Rows of the student that reads the early TV image: draws, and plug-and-play with the shipped numbers."""
     name = {"chest": "chest-ct-posterior", "brain": "brain-t1-posterior"}[part]
-    few = (ct if part == "chest" else mri).few_step_settings
-    return {
-        f"{name}, {steps}": scored_draws(part, load_prior(name), test, task, few(f"{task}-{steps}"))
-        for steps in (1, 2)
-    }
+    room, prior, rows = ct if part == "chest" else mri, load_prior(name), {}
+    given = read_by(part, test, chosen)
+    rows["early tv"] = round(mean_psnr(part, [first for first, _ in given], test), 2)
+    for steps in (1, 2):
+        numbers = room.few_step_settings(f"{task}-{steps}").steps
+        images = [plugged(prior, pair, jnp.asarray(numbers), chosen.cg) for pair in given]
+        rows[f"{name}, pnp, {steps}"] = round(mean_psnr(part, images, test), 2)
+        few = FEW_DRAWS._replace(levels=FEW_DRAWS.levels[:steps], cg=chosen.cg)
+        found = [
+            consistency_posterior(jax.random.key(n), prior, likelihood, first, few, DRAWS)
+            for n, (first, likelihood) in enumerate(given)
+        ]
+        draw, mean = [x.draws[0] for x in found], [x.mean for x in found]
+        pair = {"draw": mean_psnr(part, draw, test), "mean": mean_psnr(part, mean, test)}
+        rows[f"{name}, draws, {steps}"] = {kind: round(value, 2) for kind, value in pair.items()}
+    return rows
+
+
+def read_by(part, scans, chosen):
+    """Early TV image and likelihood of each scan."""
+    if part == "chest":
+        return [(ct.first_image(scan, chosen._replace(**UNREAD)), scan.likelihood()) for scan in scans]
+    likelihood = lambda scan: GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
+    return [(mri.first_image(scan), likelihood(scan)) for scan in scans]
 
 
 def simple_of(part, scan, chosen):
@@ -106,8 +117,7 @@ def simple_of(part, scan, chosen):
 def plugged(prior, simple, numbers, cg):
     """Plug-and-play by one row of numbers for each evaluation."""
     start, likelihood = simple
-    steps = [PlugStep(*row) for row in numbers]
-    return plug_and_play(prior.denoiser(), prior.process, likelihood, start, steps, cg)
+    return few_step_image(prior, likelihood, start, FewSteps(tuple(numbers), cg))
 
 
 def mean_psnr(part, images, scans):
@@ -116,17 +126,16 @@ def mean_psnr(part, images, scans):
     return float(np.mean([scores(x, scan.truth)["psnr"] for x, scan in zip(images, scans, strict=True)]))
 
 
-def searched(part, steps, score):
-    """Numbers (steps, 4) of the highest score: factors of a normal law around the best so far, ever narrower."""
+def searched(centre, score, trials=TRIALS):
+    """Numbers of the highest score: factors of a normal law around the best so far, ever narrower."""
     rng, best = np.random.default_rng(0), None
-    centre = np.tile([FIRST[part][0] / 2, 1.5, 4.0, 1.0], (steps, 1))
-    for trial in range(TRIALS):
+    for trial in range(trials):
         width = max(0.08, 0.4 * 0.99**trial) if trial else 0.0
         numbers = (centre * np.exp(width * rng.normal(size=centre.shape))).astype(np.float32)
         found = score(jnp.asarray(numbers))
         if best is None or found > best:
             best, centre = found, numbers
-    return jnp.asarray(centre)
+    return jnp.asarray(centre), best
 
 
 def plugged_rows(part, validation, test, chosen):
@@ -138,7 +147,8 @@ def plugged_rows(part, validation, test, chosen):
     images = lambda prior, simples, numbers: [plugged(prior, simple, numbers, cg) for simple in simples]
     for steps in (1, 2, 4):
         score = lambda numbers: mean_psnr(part, images(tuned, tuning, numbers), validation)
-        numbers = searched(part, steps, score)
+        centre = np.tile([FIRST[part][0] / 2, 1.5, 4.0, 1.0], (steps, 1))
+        numbers, _ = searched(centre, score)
         rows[f"pnp numbers, {steps}"] = np.round(np.asarray(numbers, np.float64), 4).tolist()
         for name in (f"{prior}-ect" for prior in PRIORS[part] if f"{prior}-ect" in prior_names()):
             found = mean_psnr(part, images(load_prior(name), testing, numbers), test)
@@ -173,7 +183,7 @@ def table(part, task, count, methods):
     chosen = (ct if part == "chest" else mri).settings(task)._replace(draws=DRAWS, steps=35)
     rows = teacher_rows(part, test, chosen)
     if "posterior" in methods:
-        rows |= posterior_rows(part, test, task)
+        rows |= posterior_rows(part, test, task, chosen)
     if "dds" in methods:
         rows |= fresh_noise_rows(part, validation, test, chosen)
     if "pnp" in methods:

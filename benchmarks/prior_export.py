@@ -24,7 +24,18 @@ FOLDER = Path(pgm_jax.__file__).parent / "priors" / "weights"
 
 
 def export(
-    description, plan, name, script, *, psnr, truths, volumes, facts, dtype=jnp.float32, tuned=DIMENSIONS
+    description,
+    plan,
+    name,
+    script,
+    *,
+    psnr,
+    truths,
+    volumes,
+    facts,
+    dtype=jnp.float32,
+    tuned=DIMENSIONS,
+    bits=8,
 ):
     """Writes `NAME-pfgmpp.npz`, D being the finite one of the highest PSNR, and `NAME-edm.npz` (D = inf).
 
@@ -39,6 +50,7 @@ def export(
         facts: entries of the card on images, people and limits.
         dtype: dtype of the images.
         tuned: D of the runs.
+        bits: of a weight of the first file; 8 cost at most .07 dB of denoising.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -58,7 +70,7 @@ def export(
         measured = {"posterior_psnr_db": chosen, "denoising_psnr_db": curve(candidates[D], images)}
         written = card(plan, D, runs, **facts, command=command, **measured, audit=audit_card)
         path = FOLDER / f"{shipped}.npz"
-        save_prior(path, candidates[D].params, written, bits=16 if math.isfinite(D) else 8)
+        save_prior(path, candidates[D].params, written, bits=bits if math.isfinite(D) else 8)
         print(shipped, path.stat().st_size, json.dumps(load_prior(shipped).card, indent=1))
 
 

@@ -12,7 +12,7 @@ from pgm_jax.cli.kept import Kept
 from pgm_jax.data import whole_file
 from pgm_jax.operators import GaussianLikelihood
 from pgm_jax.priors import load_prior
-from pgm_jax.recipes.consistency_posterior import FEW_LEVELS, annealed, early_tv
+from pgm_jax.recipes.consistency_posterior import FEW_DRAWS, annealed, early_tv
 from pgm_jax.reconstruction import GUIDES, cg_sense, fbp, posterior, posterior_cost
 from pgm_jax.report import Panel, comparison_figure, html_report
 
@@ -21,8 +21,8 @@ _LEVELS = {"sigma_max": 1.0, "sigma_min": 0.005}
 _CG_STEPS = 8
 # Unit of priors of CT: images of attenuation are divided by that of water.
 WATER = "attenuation of water"
-# Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x, and of few steps.
-_TRUST, _FEW_TRUST = 2.5, 2.0
+# Variance that DDS gives the clean image around the network's, in sigma^2; of `pgm demo` at 4x.
+_TRUST = 2.5
 _STEPS, _FEW_STEPS = 50, 2
 
 
@@ -170,7 +170,7 @@ def _require(request, scan, prior, steps):
         )
     if not kinds <= {"mri", "planar"} or len(scan.problems[0].operator.domain.shape) != 3:
         raise ValueError("--prior draws slices of MRI and of parallel or fan-beam CT: use a classical method")
-    if prior.reads_image and (request.method != "dds" or steps not in FEW_LEVELS):
+    if prior.reads_image and (request.method != "dds" or steps not in (1, 2)):
         raise ValueError(
             f"{asked.name} reads an image and takes --method dds with --steps 1 or 2, not {request.method} with "
             f"{steps}: leave --steps out, or use another prior"
@@ -241,7 +241,8 @@ def _first_image(operator, y, request):
 
 def _options(method, steps, reads_image):
     if reads_image:
-        return {"levels": FEW_LEVELS[steps], "gamma": annealed(_FEW_TRUST)}
+        gamma = annealed(FEW_DRAWS.trust, FEW_DRAWS.spread)
+        return {"levels": FEW_DRAWS.levels[:steps], "gamma": gamma, "cg": FEW_DRAWS.cg}
     return {"steps": steps} | _LEVELS | ({"gamma": annealed(_TRUST)} if method == "dds" else {})
 
 

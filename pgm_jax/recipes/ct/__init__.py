@@ -1,6 +1,10 @@
 """CT recipes (review 3.1.1)."""
 
-from pgm_jax.recipes.consistency_posterior import FewSteps as FewSteps, annealed as annealed
+from pgm_jax.recipes.consistency_posterior import (
+    FewDraws as FewDraws,
+    FewSteps as FewSteps,
+    annealed as annealed,
+)
 from pgm_jax.recipes.ct.chest import (
     BASELINES as BASELINES,
     Settings as Settings,
@@ -11,6 +15,7 @@ from pgm_jax.recipes.ct.chest import (
 )
 from pgm_jax.recipes.ct.few_steps import (
     few_step_draws as few_step_draws,
+    few_step_image as few_step_image,
     few_step_settings as few_step_settings,
     first_image as first_image,
 )

@@ -1,10 +1,11 @@
-"""Consistency posterior of incomplete chest scans: two evaluations of a network that reads an early TV image."""
+"""Incomplete chest scans in one or two evaluations of a network that reads an early TV image."""
 
 import functools
 
 import jax
 
-from pgm_jax.recipes.consistency_posterior import FIRST_STEPS, FewSteps, consistency_posterior
+from pgm_jax.recipes import consistency_posterior as few_step_posterior
+from pgm_jax.recipes.consistency_posterior import FEW_DRAWS, FIRST_STEPS, FewDraws, FewSteps
 from pgm_jax.recipes.ct.chest import Settings, baseline
 from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import Posterior
@@ -41,15 +42,32 @@ def first_image(scan, chosen: Settings):
     return baseline("tv", scan, chosen._replace(tv_iterations=FIRST_STEPS))
 
 
-def few_step_draws(key, prior, scan, chosen: Settings, few: FewSteps, draws: int = 4) -> Posterior:
-    """Draws from the posterior of a scan with one or two evaluations, see `recipes.consistency_posterior`.
+def few_step_image(prior, scan, chosen: Settings, few: FewSteps):
+    """Reconstructs a scan by accelerated plug-and-play, see `recipes.consistency_posterior`.
 
     Args:
-        key: PRNG key.
         prior: trained prior over images relative to water, such as `load_prior("chest-ct-posterior")`.
         scan: `ChestScan`.
         chosen: settings of the task, of its first image.
         few: `FewSteps`.
+
+    Returns:
+        (height, width, 1) attenuation relative to water.
+    """
+    return few_step_posterior.few_step_image(prior, scan.likelihood(), first_image(scan, chosen), few)
+
+
+def few_step_draws(
+    key, prior, scan, chosen: Settings, few: FewDraws = FEW_DRAWS, draws: int = 4
+) -> Posterior:
+    """Draws from the posterior of a scan by few evaluations, see `recipes.consistency_posterior`.
+
+    Args:
+        key: PRNG key.
+        prior: as `few_step_image`.
+        scan: `ChestScan`.
+        chosen: settings of the task, of its first image.
+        few: `FewDraws`.
         draws: number of draws.
 
     Returns:
@@ -58,4 +76,5 @@ def few_step_draws(key, prior, scan, chosen: Settings, few: FewSteps, draws: int
     Raises:
         ValueError: see `reconstruction.posterior`.
     """
-    return consistency_posterior(key, prior, scan.likelihood(), first_image(scan, chosen), few, draws)
+    given = prior, scan.likelihood(), first_image(scan, chosen)
+    return few_step_posterior.consistency_posterior(key, *given, few, draws)

@@ -1,9 +1,10 @@
 """MRI recipes (review 3.1.2)."""
 
-from pgm_jax.recipes.consistency_posterior import FewSteps as FewSteps
+from pgm_jax.recipes.consistency_posterior import FewDraws as FewDraws, FewSteps as FewSteps
 from pgm_jax.recipes.mri.brain_prior import brain_prior as brain_prior, brain_spectrum as brain_spectrum
 from pgm_jax.recipes.mri.few_steps import (
     few_step_draws as few_step_draws,
+    few_step_image as few_step_image,
     few_step_settings as few_step_settings,
     first_image as first_image,
 )

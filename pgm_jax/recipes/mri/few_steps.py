@@ -1,9 +1,10 @@
-"""Consistency posterior of undersampled brains: two evaluations of a network that reads an early TV image."""
+"""Undersampled brains in one or two evaluations of a network that reads an early TV image."""
 
 import jax
 
 from pgm_jax.operators import GaussianLikelihood
-from pgm_jax.recipes.consistency_posterior import FewSteps, consistency_posterior, early_tv
+from pgm_jax.recipes import consistency_posterior as few_step_posterior
+from pgm_jax.recipes.consistency_posterior import FEW_DRAWS, FewDraws, FewSteps
 from pgm_jax.recipes.tuned import tuned_settings
 from pgm_jax.reconstruction import Posterior
 
@@ -33,17 +34,31 @@ def first_image(scan):
     Returns:
         (height, width, 1) complex64.
     """
-    return early_tv(scan.operator, scan.y, scan.noise_std)
+    return few_step_posterior.early_tv(scan.operator, scan.y, scan.noise_std)
 
 
-def few_step_draws(key, prior, scan, chosen: FewSteps, draws: int = 4) -> Posterior:
-    """Draws from the posterior of a scan with one or two evaluations, see `recipes.consistency_posterior`.
+def few_step_image(prior, scan, chosen: FewSteps):
+    """Reconstructs a scan by accelerated plug-and-play, see `recipes.consistency_posterior`.
 
     Args:
-        key: PRNG key.
         prior: trained prior over complex images, such as `load_prior("brain-t1-posterior")`.
         scan: `Scan`.
         chosen: `FewSteps`.
+
+    Returns:
+        (height, width, 1) complex64.
+    """
+    return few_step_posterior.few_step_image(prior, _likelihood(scan), first_image(scan), chosen)
+
+
+def few_step_draws(key, prior, scan, chosen: FewDraws = FEW_DRAWS, draws: int = 4) -> Posterior:
+    """Draws from the posterior of a scan by few evaluations, see `recipes.consistency_posterior`.
+
+    Args:
+        key: PRNG key.
+        prior: as `few_step_image`.
+        scan: `Scan`.
+        chosen: `FewDraws`.
         draws: number of draws.
 
     Returns:
@@ -52,5 +67,9 @@ def few_step_draws(key, prior, scan, chosen: FewSteps, draws: int = 4) -> Poster
     Raises:
         ValueError: see `reconstruction.posterior`.
     """
-    likelihood = GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
-    return consistency_posterior(key, prior, likelihood, first_image(scan), chosen, draws)
+    given = prior, _likelihood(scan), first_image(scan)
+    return few_step_posterior.consistency_posterior(key, *given, chosen, draws)
+
+
+def _likelihood(scan):
+    return GaussianLikelihood.create(scan.operator, scan.y, scan.noise_std)
