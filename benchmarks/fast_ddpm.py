@@ -152,7 +152,11 @@ def scored(found, wanted):
         (metrics.psnr(jnp.asarray(x), jnp.asarray(y), 1.0), metrics.ssim(jnp.asarray(x), jnp.asarray(y), 1.0))
         for x, y in zip(found, wanted, strict=True)
     ]
-    return dict(zip(("psnr", "ssim"), np.round(np.mean(np.asarray(rows, np.float64), axis=0), 3).tolist(), strict=True))
+    return dict(
+        zip(
+            ("psnr", "ssim"), np.round(np.mean(np.asarray(rows, np.float64), axis=0), 3).tolist(), strict=True
+        )
+    )
 
 
 def test(task, out, path, figure, count):

@@ -72,8 +72,8 @@ def reconstruct_verb(tyro) -> dict:
             geometry: JSON or TOML file of the scan, lengths in mm; `pgm show data.read_geometry` says how.
             out: folder for the image, image.png and reconstruct.json.
             format: nifti, npy, or a derived DICOM series with new UIDs.
-            steps: iterations; None is the method's usual number. Of a draw: 50, or 2 with a prior that reads an image
-                (brain-t1-posterior, chest-ct-posterior).
+            steps: iterations; None is the method's usual number. Of a draw: 50, or 2 with a prior that reads an
+                image (brain-t1-posterior, chest-ct-posterior).
             weight: weight of the regulariser relative to the data.
             relax: relaxation of art, sart and sirt.
             subsets: ordered subsets of the views; None is the usual number.
