@@ -1,6 +1,6 @@
 """Few-step reconstruction beside 35 evaluations of the teacher, tuned on validation, measured on test people:
-few-step DDS with new noise, accelerated plug-and-play without (rows "pnp"), and both with the students that read
-the early TV image (rows "posterior").
+few-step DDS with new noise, plug-and-play without (rows "pnp"), and both with the students that
+read the early TV image (rows "posterior").
 
     python benchmarks/few_step_posterior.py chest --json FILE
     python benchmarks/few_step_posterior.py brain --json FILE
@@ -28,6 +28,7 @@ from pgm_jax.recipes import ct, mri
 from pgm_jax.recipes.consistency_posterior import (
     FEW_DRAWS,
     FewSteps,
+    PiccsStep,
     consistency_posterior,
     few_step_image,
 )
@@ -35,6 +36,7 @@ from pgm_jax.recipes.consistency_posterior import (
 DRAWS = 4
 METHODS = ("dds", "pnp", "posterior")
 TRIALS, TUNED = 240, 2
+SHARE = PiccsStep._fields.index("share")
 # Of the settings of the draws, which the TV image does not read: one compiled program serves them all.
 UNREAD = {"draws": 1, "steps": 1}
 FIRST, RATIO = {"chest": (0.15, 0.4, 0.8), "brain": (0.04, 0.1, 0.25)}, (0.15, 0.4)
@@ -82,8 +84,8 @@ def posterior_rows(part, test, task, chosen):
     given = read_by(part, test, chosen)
     rows["early tv"] = round(mean_psnr(part, [first for first, _ in given], test), 2)
     for steps in (1, 2):
-        numbers = room.few_step_settings(f"{task}-{steps}").steps
-        images = [plugged(prior, pair, jnp.asarray(numbers), chosen.cg) for pair in given]
+        few = room.few_step_settings(f"{task}-{steps}")
+        images = [plugged(prior, pair, jnp.asarray(few.steps), few[1:]) for pair in given]
         rows[f"{name}, pnp, {steps}"] = round(mean_psnr(part, images, test), 2)
         few = FEW_DRAWS._replace(levels=FEW_DRAWS.levels[:steps], cg=chosen.cg)
         found = [
@@ -114,10 +116,10 @@ def simple_of(part, scan, chosen):
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def plugged(prior, simple, numbers, cg):
+def plugged(prior, simple, numbers, correction):
     """Plug-and-play by one row of numbers for each evaluation."""
     start, likelihood = simple
-    return few_step_image(prior, likelihood, start, FewSteps(tuple(numbers), cg))
+    return few_step_image(prior, likelihood, start, FewSteps(tuple(numbers), *correction))
 
 
 def mean_psnr(part, images, scans):
@@ -127,11 +129,16 @@ def mean_psnr(part, images, scans):
 
 
 def searched(centre, score, trials=TRIALS):
-    """Numbers of the highest score: factors of a normal law around the best so far, ever narrower."""
+    """Numbers of the highest score: factors of a normal law around the best so far, ever narrower.
+
+    Those of PICCS have a share, which is at most 1.
+    """
     rng, best = np.random.default_rng(0), None
     for trial in range(trials):
         width = max(0.08, 0.4 * 0.99**trial) if trial else 0.0
         numbers = (centre * np.exp(width * rng.normal(size=centre.shape))).astype(np.float32)
+        if numbers.shape[1] == len(PiccsStep._fields):
+            numbers[:, SHARE] = np.minimum(numbers[:, SHARE], 1.0)
         found = score(jnp.asarray(numbers))
         if best is None or found > best:
             best, centre = found, numbers
@@ -142,9 +149,11 @@ def plugged_rows(part, validation, test, chosen):
     """Rows of plug-and-play, with the numbers found on the validation people."""
     simple = lambda scans: [simple_of(part, scan, chosen) for scan in scans]
     tuning, testing = simple(validation), simple(test)
-    tuned, cg = load_prior(f"{PRIORS[part][0]}-ect"), chosen.cg
+    tuned = load_prior(f"{PRIORS[part][0]}-ect")
     rows = {"tv": round(mean_psnr(part, [first for first, _ in testing], test), 2)}
-    images = lambda prior, simples, numbers: [plugged(prior, simple, numbers, cg) for simple in simples]
+    images = lambda prior, simples, numbers: [
+        plugged(prior, simple, numbers, ("prox", chosen.cg)) for simple in simples
+    ]
     for steps in (1, 2, 4):
         score = lambda numbers: mean_psnr(part, images(tuned, tuning, numbers), validation)
         centre = np.tile([FIRST[part][0] / 2, 1.5, 4.0, 1.0], (steps, 1))

@@ -48,20 +48,29 @@ def plan_of(part):
     return importlib.import_module(f"train_{part}_prior").PLAN
 
 
-def brain_pairs():
-    """`number -> (TV image, truth)` of random planes through the prior's people."""
+def brain_planes():
+    """`(number, accelerations) -> scan` of random planes through the prior's people."""
     plan = plan_of("brain")
     heads = [(plan.prepared(name), step) for name, _, step in plan.sources]
     shares = np.array([weight for _, weight, _ in plan.sources])
-    first = jax.jit(mri.first_image)
 
-    def simulate(number):
+    def simulate(number, accelerations=ACCELERATIONS):
         rng = np.random.default_rng((1, number))
         head, step = heads[rng.choice(len(heads), p=shares / shares.sum())]
         magnitude = rng.uniform(0.8, 1.25) * _plane(rng, head, step) ** rng.uniform(0.8, 1.3)
-        acceleration = float(np.exp(rng.uniform(*np.log(ACCELERATIONS))))
+        acceleration = float(np.exp(rng.uniform(*np.log(accelerations))))
         key = jax.random.key(int(rng.integers(2**31)))
-        scan = mri.undersampled_scan(key, jnp.asarray(magnitude[..., None]), acceleration, number)
+        return mri.undersampled_scan(key, jnp.asarray(magnitude[..., None]), acceleration, number)
+
+    return simulate
+
+
+def brain_pairs():
+    """`number -> (TV image, truth)` of such planes."""
+    planes, first = brain_planes(), jax.jit(mri.first_image)
+
+    def simulate(number):
+        scan = planes(number)
         return first(scan), scan.truth
 
     return simulate

@@ -44,6 +44,7 @@ from pgm_jax.reconstruction.null_space import (
     null_space_energy as null_space_energy,
 )
 from pgm_jax.reconstruction.osem import osem as osem, osem_iteration as osem_iteration
+from pgm_jax.reconstruction.piccs import piccs as piccs
 from pgm_jax.reconstruction.plug_and_play import PlugStep as PlugStep, plug_and_play as plug_and_play
 from pgm_jax.reconstruction.posterior import GUIDES as GUIDES, Posterior as Posterior, posterior as posterior
 from pgm_jax.reconstruction.primal_dual import (

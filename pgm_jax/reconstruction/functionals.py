@@ -140,6 +140,22 @@ def length(weight, axis: int = 0) -> Functional:
     )
 
 
+def around(term: Functional, centre) -> Functional:
+    """Returns `v -> f(v - centre)`, with conjugate `f*(z) + Re <z, centre>`.
+
+    Args:
+        term: `Functional` f.
+        centre: array like v.
+    """
+    return Functional(
+        lambda v: term.value(v - centre),
+        lambda v, step: centre + term.prox(v - centre, step),
+        lambda z, step: term.dual_prox(z - step * centre, step),
+        lambda z: term.conjugate(z) + inner(z, centre),
+        term.is_coercive,
+    )
+
+
 def term_list(terms, space, role: str) -> list:
     """Lists the terms of a sum, one for each part of an image or measurement.
 

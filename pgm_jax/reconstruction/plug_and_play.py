@@ -11,7 +11,7 @@ better without.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -34,7 +34,9 @@ class PlugStep(NamedTuple):
     extrapolate: float = 0.0
 
 
-def plug_and_play(denoise, process, likelihood, start, steps: Sequence[PlugStep], cg: int = 20, cond=None):
+def plug_and_play(
+    denoise, process, likelihood, start, steps: Sequence[Any], cg: int = 20, cond=None, correct=None
+):
     """Reconstructs by a few evaluations from an image, without noise.
 
     For a Gaussian prior of variance s^2 the fixed point of `trust = relax` is the posterior mean under the prior
@@ -45,9 +47,11 @@ def plug_and_play(denoise, process, likelihood, start, steps: Sequence[PlugStep]
         process: its process.
         likelihood: likelihood with a proximal map, in the units of the image.
         start: the image to start from.
-        steps: one `PlugStep` for each evaluation; their numbers may be traced.
+        steps: one `PlugStep` for each evaluation; their numbers may be traced. With `correct`, any tuple with a
+            level, `relax` and `extrapolate`.
         cg: conjugate gradient (or EM) steps of each proximal map.
         cond: condition of the denoiser.
+        correct: function `(z, step) -> image` in place of the proximal map, such as `piccs` around z.
 
     Returns:
         Image like start.
@@ -57,12 +61,14 @@ def plug_and_play(denoise, process, likelihood, start, steps: Sequence[PlugStep]
     """
     if not len(steps):
         raise ValueError("plug_and_play got no steps: give one PlugStep for each evaluation of the network.")
+    if correct is None:
+        correct = lambda z, step: likelihood.prox(z, step.trust * step.level**2, cg)
     x = u = image_of(likelihood, start)
     for step in steps:
         level = jnp.asarray(step.level, jnp.finfo(start.dtype).dtype)
         t = process.time(level)
         clean = denoise(process.alpha(t) * u, t, cond)
         pulled = u + step.relax * (clean - u)
-        previous, x = x, likelihood.prox(pulled, step.trust * level**2, cg)
+        previous, x = x, correct(pulled, step)
         u = x + step.extrapolate * (x - previous)
     return x

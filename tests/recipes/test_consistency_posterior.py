@@ -18,6 +18,7 @@ from pgm_jax.recipes.consistency_posterior import (
     consistency_posterior,
     few_step_image,
 )
+from pgm_jax.reconstruction import piccs
 
 GAINS = jnp.linspace(0.0, 1.0, 64).reshape(8, 8, 1)
 NOISE = 0.05
@@ -79,18 +80,48 @@ def test_impossible_levels_are_refused(levels, tmp_path):
         consistency_posterior(jax.random.key(0), prior, likelihood, first, FewDraws(levels))
 
 
-@pytest.mark.parametrize("reads", [True, False])
-def test_one_image_is_plug_and_play_with_the_first_image_as_condition(reads, tmp_path):
-    prior, (first, likelihood) = untrained_prior(tmp_path, "ect", 64, reads), problem(jnp.float32)
-    found = few_step_image(
-        prior, likelihood, first, FewSteps(((0.4, 0.5, 0.1, 0.3), (0.1, 1.2, 0.4, 0.0)), 30)
+@pytest.mark.parametrize("dtype, reads", [(jnp.float32, True), (jnp.complex64, False)])
+def test_one_image_is_plug_and_play_corrected_by_piccs(dtype, reads, tmp_path):
+    """By hand, for counts of different noise; real images stay positive."""
+    channels, rows = (
+        2 if dtype == jnp.complex64 else 1,
+        ((0.4, 0.5, 8.0, 0.7, 0.3), (0.1, 1.2, 4.0, 1.0, 0.0)),
     )
+    prior, (first, likelihood) = (
+        untrained_prior(tmp_path, "ect", 64, reads, channels=channels),
+        problem(dtype),
+    )
+    weights = jnp.linspace(0.2, 2.0, 64).reshape(8, 8, 1)
+    likelihood = GaussianLikelihood.create(likelihood.operator, likelihood.y, NOISE, weights)
+    found = few_step_image(prior, likelihood, first, FewSteps(rows, "piccs", 60))
     cond, denoise, x, u = {"image": first} if reads else None, prior.denoiser(), first, first
-    for level, relax, trust, beta in ((0.4, 0.5, 0.1, 0.3), (0.1, 1.2, 0.4, 0.0)):
-        z, w = u + relax * (denoise(u, jnp.float32(level), cond) - u), trust * level**2
+    root = jnp.sqrt(weights) / NOISE
+    operator, y = Diagonal(root.astype(dtype)) @ likelihood.operator, root * likelihood.y
+    for level, relax, weight, share, beta in rows:
+        z = u + relax * (denoise(u, jnp.float32(level), cond) - u)
+        new, _ = piccs(operator, y, z, weight, share, 60, keep_positive=dtype == jnp.float32)
+        u, x = new + beta * (new - x), new
+    np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-3)
+    assert dtype == jnp.complex64 or found.min() >= 0
+
+
+def test_one_image_is_plug_and_play_corrected_by_the_proximal_map(tmp_path):
+    prior, (first, likelihood) = untrained_prior(tmp_path, "ect", 64, True), problem(jnp.float32)
+    rows = ((0.4, 0.5, 0.1, 0.3), (0.1, 1.2, 0.4, 0.0))
+    found = few_step_image(prior, likelihood, first, FewSteps(rows, "prox", 30))
+    denoise, x, u = prior.denoiser(), first, first
+    for level, relax, trust, beta in rows:
+        z = u + relax * (denoise(u, jnp.float32(level), {"image": first}) - u)
+        w = trust * level**2
         new = (z / w + GAINS * likelihood.y / NOISE**2) / (1 / w + GAINS**2 / NOISE**2)
         u, x = new + beta * (new - x), new
     np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-4)
+
+
+def test_an_unknown_correction_is_refused(tmp_path):
+    prior, (first, likelihood) = untrained_prior(tmp_path, "ect"), problem(jnp.float32)
+    with pytest.raises(ValueError, match="choose piccs or prox"):
+        few_step_image(prior, likelihood, first, FewSteps(((0.4, 1.0, 1.0),), "tv"))
 
 
 def test_the_variance_of_the_correction_is_bounded_by_the_spread():

@@ -79,3 +79,14 @@ def test_the_denoiser_is_given_the_condition(case):
     )
     # What no ray sees is the denoiser's image.
     np.testing.assert_allclose([run(value)[0, 0, 0] for value in (0.25, 2.0)], [0.25, 2.0], rtol=1e-4)
+
+
+def test_another_correction_takes_the_place_of_the_proximal_map(case):
+    seen = []
+    halved = lambda z, step: seen.append((z, step)) or z / 2
+    steps = [PlugStep(LEVEL, 1.0, 1.0, 0.5), PlugStep(2 * LEVEL)]
+    found = plug_and_play(denoiser(EDM()), EDM(), case[0], jnp.ones(GAINS.shape), steps, correct=halved)
+    first = VARIANCE / (VARIANCE + LEVEL**2) / 2
+    second = VARIANCE / (VARIANCE + 4 * LEVEL**2) * (first + 0.5 * (first - 1)) / 2
+    np.testing.assert_allclose(found, jnp.full(GAINS.shape, second), rtol=1e-5)
+    assert [step for _, step in seen] == steps

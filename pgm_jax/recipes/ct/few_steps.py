@@ -43,7 +43,7 @@ def first_image(scan, chosen: Settings):
 
 
 def few_step_image(prior, scan, chosen: Settings, few: FewSteps):
-    """Reconstructs a scan by accelerated plug-and-play, see `recipes.consistency_posterior`.
+    """Reconstructs a scan by plug-and-play, see `recipes.consistency_posterior`.
 
     Args:
         prior: trained prior over images relative to water, such as `load_prior("chest-ct-posterior")`.

@@ -26,7 +26,7 @@ def few_step_settings(task) -> FewSteps:
 
 @jax.jit
 def first_image(scan):
-    """Reconstructs the image that the network reads, see `early_tv`: at 4x TV's end, at 8x .7 dB before it.
+    """Reconstructs the image that the network reads, see `early_tv`.
 
     Args:
         scan: `Scan`.
@@ -38,7 +38,7 @@ def first_image(scan):
 
 
 def few_step_image(prior, scan, chosen: FewSteps):
-    """Reconstructs a scan by accelerated plug-and-play, see `recipes.consistency_posterior`.
+    """Reconstructs a scan by plug-and-play, see `recipes.consistency_posterior`.
 
     Args:
         prior: trained prior over complex images, such as `load_prior("brain-t1-posterior")`.
