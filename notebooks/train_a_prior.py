@@ -92,7 +92,7 @@ print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
 # of ten rows.
 
 # %%
-STEPS = 700
+STEPS = 500
 rows = []
 state = training.fit(
     objective,
@@ -205,7 +205,7 @@ print(f"relative change by bfloat16: {jnp.linalg.norm(again - kept) / jnp.linalg
 # %% [markdown]
 # ## 7. What a minute gives, and what more takes
 #
-# A minute at 4 mm shows that the parts fit. This prior has seen one head and 11,200 corrupted slices: it takes
+# A minute at 4 mm shows that the parts fit. This prior has seen one head and 8,000 corrupted slices: it takes
 # noise off another head, but its draws have no anatomy, and it knows nothing of other scanners, contrasts or
 # disease. Do not reconstruct with it. A useful prior needs more people, many more steps and a larger network.
 #
