@@ -47,7 +47,7 @@ ABOUT = {
 PLANES = range(10_000, 10_006)
 # What the test people showed.
 LIMIT = {
-    "brain": "; two evaluations are .1 (4x) to .5 dB (8x) below a draw of 35 of its teacher on Colin27",
+    "brain": "; draws of two evaluations are .5 to 1.5 dB below those of 35 of its teacher on Colin27",
     "chest": "; one person is too few for the streaks of 23 views, where chest-ct-pfgmpp-ect is 1.1 dB better",
 }
 
