@@ -102,7 +102,7 @@ axes[2].legend()
 # %% [markdown]
 # The order is right, the size is not: these draws are too sure of themselves, and nothing in the method promised
 # otherwise. `metrics.conformal_factor` finds the factor that makes intervals cover on people with known truth,
-# however wrong the model is. Here five slices of a validation person calibrate, and the test person checks.
+# however wrong the model is. Here four slices of a validation person calibrate, and the test person checks.
 
 # %%
 draw = jax.jit(lambda key, scan: mri.posterior_draws(key, prior, scan, chosen))
@@ -119,7 +119,7 @@ def intervals(name, count):
     return [np.stack(part) for part in zip(*rows, strict=True)]
 
 
-known, test = intervals("brain1", 5), intervals("colin27", 3)
+known, test = intervals("brain1", 4), intervals("colin27", 2)
 factor = metrics.conformal_factor(*known, level=0.8, mask=known[0] > 0.05)
 for name, q in {"normal law, 1.28 deviations": 1.28, f"calibrated, {factor:.2f}": factor}.items():
     inside = 1 - metrics.miscoverage(*test, q, mask=test[0] > 0.05)
@@ -148,7 +148,7 @@ plt.colorbar(show(axes[1], jnp.abs(unseen), "unseen part of the truth", 0.5), ax
 # operator and nothing else.
 
 # %%
-few = settings | {"draws": 2, "steps": 12}
+few = settings | {"draws": 2, "steps": 10}
 del few["gamma"]
 for method, options in {"diffpir": {"strength": 1.0}, "dds": {"gamma": annealed}}.items():
     other = reconstruction.posterior(
